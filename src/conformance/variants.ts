@@ -1,0 +1,39 @@
+// Makes the cases of one clause that differ in a kind of handle, a direction or a way of getting: one case for each, so
+// that a report says which of them fails.
+
+import type { ConformanceCase, Context, Way } from './types.js';
+
+type Base = Omit<ConformanceCase, 'id' | 'run' | 'title'>;
+
+/**
+ * A case `CLAUSE/name` for each entry of `list`. `title` is the rule; the name is added to it in brackets.
+ *
+ * ```ts
+ * ...variants({ clause: 'CANCEL-01', title: '…', reference: '…' }, { recv: startRecv, accept: startAccept }, (t, start) => { … }),
+ * ```
+ */
+export function variants<V>(
+  base: Base & { readonly title: string },
+  list: Readonly<Record<string, V>>,
+  run: (context: Context, value: V, name: string) => Promise<void> | void,
+): ConformanceCase[] {
+  return Object.entries(list).map(([name, value]) => ({
+    ...base,
+    id: `${base.clause}/${name}`,
+    title: `${base.title} (${name})`,
+    run: (context: Context) => run(context, value, name),
+  }));
+}
+
+export const ways: readonly Way[] = ['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'];
+export const waysSync: readonly Way[] = ['getSync', 'getManySync'];
+export const waysAsync: readonly Way[] = ['get', 'getMany', 'iterator', 'dispatch'];
+
+/** A case `CLAUSE/way` for each way of getting (all six unless told); use the way with `t.take(port, n, { way })`. */
+export function forEachWay(
+  base: Base & { readonly title: string },
+  run: (context: Context, way: Way) => Promise<void> | void,
+  list: readonly Way[] = ways,
+): ConformanceCase[] {
+  return variants(base, Object.fromEntries(list.map((way) => [way, way])), (context, way) => run(context, way));
+}

@@ -173,7 +173,12 @@ export interface Context {
   some<T>(value: T | null | undefined, what: string): T;
   /** `action` throws such an error; returns it. */
   throws(action: () => unknown, shape: ErrorShape, what: string): Error & { code?: string };
-  rejects(promise: Promise<unknown>, shape: ErrorShape, what: string, limitMs?: number): Promise<Error & { code?: string; cause?: unknown }>;
+  rejects(
+    promise: Promise<unknown>,
+    shape: ErrorShape,
+    what: string,
+    limitMs?: number,
+  ): Promise<Error & { code?: string; cause?: unknown }>;
   /** The packet says success: `error` is null. */
   succeeded(packet: Packet, what: string): void;
   /** The packet's error has this shape (and is a failure at all); returns it. */
@@ -211,7 +216,7 @@ export interface Context {
   // ---- Files
   tempDir(): string;
   /** A path in a folder of this case; with `content` the file is made. */
-  tempFile(name?: string, content?: ArrayBufferView | string): string;
+  tempFile(name?: string, content?: NodeJS.ArrayBufferView | string): string;
   /** An open file, associated with `port` under `key`. */
   openFile(port: Port, key: number, path: string, flags?: string): FileHandle;
   /** `length` bytes that depend on their offset and `salt` only: to check any part of a stream. */
@@ -221,11 +226,19 @@ export interface Context {
   /** Listens on 127.0.0.1 and a free port; associated with `port` under `key` if they are given. */
   listener(port?: Port, key?: number, options?: { host?: string; backlog?: number }): TcpListener;
   /** Two connected sockets, both associated with `port`. Gets synchronously: call it on a quiet port, before any dispatch. */
-  pair(port: Port, keyA?: number, keyB?: number, options?: { family?: 'IPv4' | 'IPv6' }): { readonly a: TcpSocket; readonly b: TcpSocket };
+  pair(
+    port: Port,
+    keyA?: number,
+    keyB?: number,
+    options?: { family?: 'IPv4' | 'IPv6' },
+  ): { readonly a: TcpSocket; readonly b: TcpSocket };
   /** A socket connected (by `connect`) with a `node:net` socket of this process. Waits with `port.get()`. */
   peer(port: Port, key?: number, options?: { allowHalfOpen?: boolean }): Promise<PeerPair>;
   /** A listening `node:net` server on 127.0.0.1; its connections are destroyed after the case. */
-  peerServer(onConnection: (socket: net.Socket) => void, options?: net.ServerOpts): Promise<{ readonly server: net.Server; readonly port: number }>;
+  peerServer(
+    onConnection: (socket: net.Socket) => void,
+    options?: net.ServerOpts,
+  ): Promise<{ readonly server: net.Server; readonly port: number }>;
   /** A connected `node:net` client. */
   peerClient(port: number, options?: { host?: string; allowHalfOpen?: boolean }): Promise<net.Socket>;
   /** Exactly `n` bytes from a node:net socket, or fewer where it ends before. Leaves it paused. */

@@ -1,0 +1,157 @@
+// npm run build: liburing if it is missing, the addon by cmake-js, the TypeScript sources by tsc. Each step is skipped
+// if its inputs are what they were; all output goes to standard error.
+//
+//   npm run build -- [--debug] [--test-build] [--no-native] [--no-ts] [--force]
+
+import {
+  chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync,
+} from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, join, relative } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { $ } from 'zx';
+import { Failure, runMain, say } from './lib/log.mjs';
+import { addonFile, buildFolder, cliFile, distFolder, liburingFolder, root, testAddonFile } from './lib/paths.mjs';
+import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
+import { buildTools, ensureTools } from './setup.mjs';
+import { isVendored, vendorLiburing } from './vendor-liburing.mjs';
+
+const usage = `usage: npm run build -- [options]
+
+Builds the addon (build/<platform>-<arch>/) and dist/.
+  --debug        assertions for debugging and symbols (CP_DEBUG_ASSERT), into the same place
+  --test-build   also the addon of the tests (build/<platform>-<arch>-test/)
+  --no-native    only dist/
+  --no-ts        only the addon
+  --force        even what is up to date
+examples:
+  npm run build
+  npm run build -- --debug --no-ts
+`;
+
+/** A command of zx with everything that it prints on our standard error. */
+export const loud = $({ cwd: root, quiet: true, stdio: ['ignore', 2, 2] });
+
+/** What the native code is made from: our sources, the part of liburing that is compiled, the build's own files. */
+export function nativeInputs() {
+  return [
+    ...filesBelow([join(root, 'native')], ['liburing', 'test']),
+    ...filesBelow([join(liburingFolder, '.vendored'), join(root, 'CMakeLists.txt'), join(root, 'package.json')]),
+  ];
+}
+
+/**
+ * Puts a file in its place by renaming: a process that has the old one mapped keeps it, where overwriting in place would
+ * change its code under its feet.
+ */
+export function install(from, to) {
+  mkdirSync(dirname(to), { recursive: true });
+  const temporary = join(dirname(to), `.${basename(to)}.${process.pid}`);
+  copyFileSync(from, temporary);
+  renameSync(temporary, to);
+}
+
+export async function buildNative({ debug = false, testBuild = false, force = false } = {}) {
+  if (process.platform === 'linux' && !isVendored()) await vendorLiburing();
+  const mode = debug ? 'debug' : 'release';
+  const print = fingerprint(nativeInputs(), mode);
+  const wanted = [['completion_port.node', addonFile, 'addon']];
+  if (testBuild) wanted.push(['completion_port_test.node', testAddonFile, 'addon-test']);
+  if (!force && wanted.every(([, , stamp]) => isFresh(stamp, print))) return false;
+
+  await ensureTools(buildTools);
+  say(`building the addon (${mode}${testBuild ? ', with the test build' : ''})`);
+  const folder = join(buildFolder, 'cmake', mode);
+  const flags = ['--out', folder, '--CDCP_WERROR=ON', `--CDCP_TEST_BUILD=${testBuild ? 'ON' : 'OFF'}`];
+  if (debug) flags.push('--debug');
+  const cmakeJs = join(root, 'node_modules/cmake-js/bin/cmake-js');
+  if (!existsSync(cmakeJs)) throw new Failure('cmake-js is missing: run `npm ci` first');
+  // cmake-js configures only a fresh folder by itself, so it is asked to each time: options and file lists may be new.
+  await loud`${process.execPath} ${cmakeJs} configure ${flags}`;
+  await loud`${process.execPath} ${cmakeJs} build --parallel ${availableParallelism()} --out ${folder} ${debug ? ['--debug'] : []}`;
+  for (const [name, file, stamp] of wanted) {
+    install(join(folder, 'out', name), file);
+    writeStamp(stamp, print, [file]);
+  }
+  return true;
+}
+
+/** Deletes what tsc made of sources that are gone; it never does so itself. */
+function prune(sources) {
+  const kept = new Set();
+  for (const source of sources) {
+    const path = relative(join(root, 'src'), source);
+    if (path.endsWith('.json')) kept.add(path);
+    else for (const end of ['.js', '.d.ts']) kept.add(path.replace(/\.ts$/, end));
+  }
+  for (const file of filesBelow([distFolder])) {
+    if (!kept.has(relative(distFolder, file))) rmSync(file);
+  }
+  return [...kept].map((path) => join(distFolder, path));
+}
+
+export async function buildTypeScript({ force = false } = {}) {
+  const sources = filesBelow([join(root, 'src')]).filter((file) => /\.(ts|json)$/.test(file));
+  if (sources.length === 0) throw new Failure('src/ is empty');
+  const configs = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json'].map((name) => join(root, name));
+  const print = fingerprint([...sources, ...configs]);
+  if (!force && isFresh('typescript', print)) return false;
+  say('compiling TypeScript');
+  const tsc = join(root, 'node_modules/typescript/bin/tsc');
+  if (!existsSync(tsc)) throw new Failure('TypeScript is missing: run `npm ci` first');
+  // tsc's own notes on what is up to date look at sources only, so they may not outlive a deleted output.
+  const outputs = prune(sources);
+  const incomplete = outputs.some((file) => !file.endsWith('.json') && !existsSync(file));
+  if (force || incomplete) rmSync(join(buildFolder, 'stamps/tsc.tsbuildinfo'), { force: true });
+  await loud`${process.execPath} ${tsc} -p tsconfig.build.json`;
+  for (const source of sources.filter((file) => file.endsWith('.json'))) {
+    const to = join(distFolder, relative(join(root, 'src'), source));
+    mkdirSync(dirname(to), { recursive: true });
+    copyFileSync(source, to);
+  }
+  if (existsSync(cliFile)) chmodSync(cliFile, 0o755);
+  writeStamp('typescript', print, outputs);
+  return true;
+}
+
+/** What `npm start`, the tests and the examples rely on. */
+export async function buildAll(options = {}) {
+  const native = options.native === false ? false : await buildNative(options);
+  const ts = options.ts === false ? false : await buildTypeScript(options);
+  return native || ts;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await runMain(async () => {
+    let values;
+    try {
+      values = parseArgs({
+        options: {
+          debug: { type: 'boolean' },
+          'test-build': { type: 'boolean' },
+          'no-native': { type: 'boolean' },
+          'no-ts': { type: 'boolean' },
+          force: { type: 'boolean' },
+          help: { type: 'boolean' },
+        },
+      }).values;
+    } catch (error) {
+      throw new Failure(`${error.message}\n${usage}`, 2);
+    }
+    if (values.help) {
+      process.stdout.write(usage);
+      return;
+    }
+    // The package needs the sources of liburing even where nothing native is built.
+    if (values['no-native'] && process.platform === 'linux') await vendorLiburing();
+    const did = await buildAll({
+      debug: values.debug,
+      testBuild: values['test-build'],
+      force: values.force,
+      native: !values['no-native'],
+      ts: !values['no-ts'],
+    });
+    if (!did) say('everything is up to date');
+  });
+}

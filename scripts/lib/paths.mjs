@@ -1,0 +1,19 @@
+// Where things lie in the repository. Nothing here depends on the current folder.
+
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+export const buildFolder = join(root, 'build');
+export const stampFolder = join(buildFolder, 'stamps');
+export const reportFolder = join(buildFolder, 'reports');
+export const distFolder = join(root, 'dist');
+export const liburingFolder = join(root, 'native/linux/liburing');
+
+/** Named as `src/native.ts` looks for it. */
+export const target = `${process.platform}-${process.arch}`;
+export const addonFile = join(buildFolder, target, 'completion_port.node');
+export const testAddonFile = join(buildFolder, `${target}-test`, 'completion_port_test.node');
+
+/** The package's command, for the scripts that run it. */
+export const cliFile = join(distFolder, 'cli/main.js');

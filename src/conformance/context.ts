@@ -443,7 +443,6 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
     },
     async finish() {
       const problems: string[] = [];
-      // Ports first: with their operations gone, handles and peers have nobody left to wait for.
       for (const { what, action } of undo.reverse()) {
         try {
           await action();

@@ -1,0 +1,23 @@
+// `completion-port/conformance`: the suite as data and its runner, for programs that check a port of their own.
+
+export { cases } from './cases/index.js';
+export { type Clause, type ClauseFamily, clauses, families } from './clauses.js';
+export { gates } from './gates.js';
+export { isGood, probeBackends, RefusedError, type RunOptions, runSuite } from './runner.js';
+export type {
+  Api,
+  CaseReport,
+  ChildOptions,
+  ChildResult,
+  ConformanceCase,
+  Context,
+  ErrorShape,
+  Gate,
+  Need,
+  PeerPair,
+  Random,
+  SuiteReport,
+  TakeOptions,
+  Verdict,
+  Way,
+} from './types.js';

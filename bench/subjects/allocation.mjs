@@ -1,0 +1,92 @@
+// What the heap grows by an operation in steady state. Sixteen connections within the process, echoing 64 bytes each way
+// with one Operation each, over and over; run with --expose-gc and a young generation too large to fill, so that the
+// heap's growth is what was allocated. Prints one line of JSON.
+
+import { PerformanceObserver, performance } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
+import { CompletionPort, Operation, TcpListener, TcpSocket } from 'completion-port';
+
+const PAIRS = 16;
+const BYTES = 64;
+const WARM_UP = 400_000;
+const COUNTED = 1_000_000;
+const KEPT = 20_000;
+
+const collections = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) collections.push(entry.startTime);
+}).observe({ entryTypes: ['gc'] });
+
+const port = CompletionPort.create();
+const listener = TcpListener.listenSync({ port: 0 });
+port.associate(listener, 0);
+
+for (let pair = 0; pair < PAIRS; pair++) {
+  const client = TcpSocket.openSync();
+  port.associate(client, 1);
+  listener.accept();
+  client.connect({ host: '127.0.0.1', port: listener.address.port });
+  let server;
+  for (const packet of [port.getSync(), port.getSync()]) {
+    if (packet.error !== null) throw packet.error;
+    if (packet.kind === 'accept') server = packet.result;
+  }
+  port.associate(server, 2);
+  for (const socket of [client, server]) {
+    const operation = new Operation({ socket, buffer: port.allocate(BYTES) });
+    if (socket === client) socket.send(operation.context.buffer, operation);
+    else socket.recv(operation.context.buffer, operation);
+  }
+}
+
+// Milestones by count; the connections never rest, so nothing but operations lies between two of them.
+const phases = [];
+let count = 0;
+let next = WARM_UP;
+const kept = new Array(KEPT).fill(null);
+let keeping = KEPT;
+
+const measure = () => ({ heap: process.memoryUsage().heapUsed, at: performance.now() });
+
+function milestone() {
+  phases.push(measure());
+  if (phases.length === 1) {
+    globalThis.gc();
+    phases[0] = measure();
+    next = count + COUNTED;
+  } else if (phases.length === 2) {
+    globalThis.gc();
+    phases.push(measure());
+    keeping = 0;
+    next = count + KEPT;
+  } else {
+    globalThis.gc();
+    phases.push(measure());
+    void report();
+  }
+}
+
+port.dispatch((packet) => {
+  if (packet.error !== null) throw packet.error;
+  if (keeping < KEPT) kept[keeping++] = packet;
+  if (++count === next) milestone();
+  const operation = packet.operation;
+  const { socket, buffer } = operation.context;
+  if (packet.kind === 'recv') socket.send(buffer, operation);
+  else socket.recv(buffer, operation);
+});
+
+async function report() {
+  const [start, end, keepingStart, , keepingEnd] = phases;
+  await delay(50); // the observer is told of collections later
+  const between = collections.filter((at) => at > start.at && at < end.at);
+  if (between.length > 0) throw new Error(`${between.length} collections came in between: the young generation is too small`);
+  const result = {
+    bytesPerOperation: (end.heap - start.heap) / COUNTED,
+    // The packet's own size: packets that are kept alive over a collection, with all that only they refer to.
+    packetBytes: (keepingEnd.heap - keepingStart.heap) / KEPT,
+    operations: COUNTED,
+  };
+  console.log(JSON.stringify(result));
+  process.exit(0);
+}

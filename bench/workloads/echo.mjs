@@ -1,0 +1,85 @@
+// TCP echo, 64-byte messages, one in flight a connection: examples/echo.mjs in its forms against a C server on liburing
+// and against node:net. At one connection the client spins: two thirds of the server's cost would be waking it.
+
+import { join } from 'node:path';
+import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../lib/processes.mjs';
+
+const BYTES = 64;
+
+/** How each subject is started; `--wait block` and the rest are the example's own options. */
+const commands = ({ root, programs }) => {
+  const echo = [join(root, 'examples', 'echo.mjs'), '--port', '0'];
+  return {
+    C: [programs.uring_echo],
+    'node:net': [process.execPath, join(root, 'bench', 'peers', 'node_net_echo.mjs')],
+    plain: [process.execPath, ...echo],
+    inverted: [process.execPath, ...echo, '--event-loop', 'inverted'],
+    block: [process.execPath, ...echo, '--wait', 'block'],
+    heap: [process.execPath, ...echo, '--buffers', 'heap'],
+  };
+};
+
+/** Every figure: connections, subject, what it is compared with, the bar (null: shown, no bar). */
+const figures = [
+  [1, 'plain', 'C', 1.4],
+  [1, 'inverted', 'C', 1.1],
+  [1, 'block', 'C', 1.05],
+  [1, 'node:net', 'C', null],
+  [64, 'plain', 'C', 1.05],
+  [64, 'inverted', 'C', null],
+  [64, 'block', 'C', 1.05],
+  [64, 'node:net', 'C', null],
+  [64, 'plain', 'node:net', 0.6],
+  [64, 'inverted', 'node:net', 0.6],
+  [64, 'heap', 'plain', 1.1],
+  [512, 'plain', 'C', 1.2],
+  [512, 'inverted', 'C', 1.1],
+  [512, 'block', 'C', 1.1],
+  [512, 'node:net', 'C', null],
+  [512, 'plain', 'node:net', 0.6],
+  [512, 'inverted', 'node:net', 0.6],
+  [512, 'heap', 'plain', 1.1],
+  [8000, 'plain', 'C', 1.1],
+  [8000, 'inverted', 'C', 1.1],
+  [8000, 'node:net', 'C', null],
+];
+
+async function start(name, connections, context) {
+  const [command, ...args] = commands(context)[name];
+  const server = new LineProcess(command, args, { cpu: SUBJECT_CPU });
+  let client;
+  try {
+    const port = await listeningPort(server);
+    client = new LineProcess(context.programs.echo_client, [
+      ...['--control', '--port', String(port), '--connections', String(connections), '--bytes', String(BYTES)],
+      ...['--cpu', String(LOAD_CPU), ...(connections === 1 ? ['--spin'] : [])],
+    ]);
+    await client.ask('connect');
+  } catch (error) {
+    await client?.stop();
+    await server.stop();
+    throw error;
+  }
+  return {
+    name,
+    pid: server.pid,
+    async run(seconds) {
+      const answer = await client.ask(`run ${seconds}`);
+      if (answer.errors > 0) throw new Error(`${name}: ${answer.errors} connections were lost`);
+      return { ...answer, operations: answer.messages };
+    },
+    async stop() {
+      await client.stop();
+      await server.stop();
+    },
+  };
+}
+
+/** One workload for each number of connections; their servers stay up over all rounds. */
+export const workloads = [1, 64, 512, 8000].map((connections) => ({
+  name: `echo/${connections}`,
+  title: `TCP echo of ${BYTES} bytes, ${connections} connection${connections === 1 ? ', client spinning' : 's'}`,
+  unit: 'echo',
+  figures: figures.filter(([count]) => count === connections).map(([, subject, against, bar]) => ({ subject, against, bar })),
+  start: (name, context) => start(name, connections, context),
+}));

@@ -1,0 +1,40 @@
+// The workloads that need no client: each subject is a program of bench/subjects that does operations for the time it is
+// told, and prints how many it did.
+
+import { join } from 'node:path';
+import { LineProcess, SUBJECT_CPU } from '../lib/processes.mjs';
+
+const program = (file, modes) => async (name, context) => {
+  const path = join(context.root, 'bench', 'subjects', file);
+  const child = new LineProcess(process.execPath, [path, modes[name]], { cpu: SUBJECT_CPU });
+  try {
+    const line = await child.line();
+    if (line !== 'ready') throw new Error(`${child.name} printed "${line}" in place of "ready"`);
+  } catch (error) {
+    await child.stop();
+    throw error;
+  }
+  return { name, pid: child.pid, run: (seconds) => child.ask(`run ${seconds}`), stop: () => child.stop() };
+};
+
+export const workloads = [
+  {
+    name: 'file-read',
+    title: 'reads of 4 KiB at random places of a cached file, 64 in flight',
+    unit: 'read',
+    figures: [
+      { subject: 'dispatch', against: 'fs.read', bar: 1 / 6 },
+      { subject: 'block', against: 'fs.read', bar: 1 / 6 },
+      { subject: 'dispatch', against: 'readSync', bar: 0.85 },
+      { subject: 'block', against: 'readSync', bar: 0.85 },
+    ],
+    start: program('file_reads.mjs', { dispatch: 'dispatch', block: 'block', 'fs.read': 'fs-read', readSync: 'read-sync' }),
+  },
+  {
+    name: 'post',
+    title: 'post and get on one thread in batches of 64, against a MessageChannel within one thread',
+    unit: 'message',
+    figures: [{ subject: 'post+get', against: 'MessageChannel', bar: 0.1 }],
+    start: program('posts.mjs', { 'post+get': 'port', MessageChannel: 'channel' }),
+  },
+];

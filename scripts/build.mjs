@@ -3,9 +3,7 @@
 //
 //   npm run build -- [--debug] [--test-build] [--no-native] [--no-ts] [--force]
 
-import {
-  chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync,
-} from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -69,7 +67,9 @@ export async function buildNative({ debug = false, testBuild = false, force = fa
   if (!existsSync(cmakeJs)) throw new Failure('cmake-js is missing: run `npm ci` first');
   // cmake-js configures only a fresh folder by itself, so it is asked to each time: options and file lists may be new.
   await loud`${process.execPath} ${cmakeJs} configure ${flags}`;
-  await loud`${process.execPath} ${cmakeJs} build --parallel ${availableParallelism()} --out ${folder} ${debug ? ['--debug'] : []}`;
+  const built =
+    await loud`${process.execPath} ${cmakeJs} build --parallel ${availableParallelism()} --out ${folder} ${debug ? ['--debug'] : []}`.nothrow();
+  if (built.exitCode !== 0) throw new Failure("the addon does not build; the compiler's words stand above");
   for (const [name, file, stamp] of wanted) {
     install(join(folder, 'out', name), file);
     writeStamp(stamp, print, [file]);
@@ -104,7 +104,8 @@ export async function buildTypeScript({ force = false } = {}) {
   const outputs = prune(sources);
   const incomplete = outputs.some((file) => !file.endsWith('.json') && !existsSync(file));
   if (force || incomplete) rmSync(join(buildFolder, 'stamps/tsc.tsbuildinfo'), { force: true });
-  await loud`${process.execPath} ${tsc} -p tsconfig.build.json`;
+  const compiled = await loud`${process.execPath} ${tsc} -p tsconfig.build.json`.nothrow();
+  if (compiled.exitCode !== 0) throw new Failure('tsc found errors; they stand above');
   for (const source of sources.filter((file) => file.endsWith('.json'))) {
     const to = join(distFolder, relative(join(root, 'src'), source));
     mkdirSync(dirname(to), { recursive: true });

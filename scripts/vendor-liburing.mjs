@@ -8,7 +8,15 @@
 
 import { createHash } from 'node:crypto';
 import {
-  existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -58,7 +66,8 @@ export function mirrorsOf(files) {
     const lines = text.split('\n').filter((line) => !/^\s*#/.test(line));
     if (name.endsWith('.sources')) {
       for (const stanza of lines.join('\n').split(/\n\s*\n/)) {
-        const field = (key) => new RegExp(`^${key}:[ \\t]*(.*(?:\\n[ \\t].*)*)`, 'im').exec(stanza)?.[1].trim().split(/\s+/) ?? [];
+        const field = (key) =>
+          new RegExp(`^${key}:[ \\t]*(.*(?:\\n[ \\t].*)*)`, 'im').exec(stanza)?.[1].trim().split(/\s+/) ?? [];
         if (field('Enabled')[0]?.toLowerCase() === 'no') continue;
         for (const uri of field('URIs')) add(uri, field('Suites'));
       }

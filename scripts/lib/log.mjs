@@ -1,5 +1,7 @@
 // Lines for people, on standard error: standard output belongs to what a script was asked for.
 
+import { ProcessOutput } from 'zx';
+
 const colour = process.stderr.isTTY && !process.env.NO_COLOR;
 
 /** One line about what a script is doing now. */
@@ -27,8 +29,9 @@ export async function runMain(main) {
     if (error instanceof Failure) {
       process.stderr.write(`${error.message}\n`);
       process.exitCode = error.exitCode;
-    } else if (error?.constructor?.name === 'ProcessOutput') {
-      process.stderr.write(`${error.message}\n`);
+    } else if (error instanceof ProcessOutput) {
+      const how = error.signal ? `ended by ${error.signal}` : `exit code ${error.exitCode}`;
+      process.stderr.write(`failed (${how})${error.stderr ? `:\n${error.stderr}` : ''}\n`);
       process.exitCode = error.exitCode || 1;
     } else {
       process.stderr.write(`${error?.stack ?? error}\n`);

@@ -1,5 +1,6 @@
 // Up-to-date checks by content. Modification times lie after a checkout, and reading some hundred kilobytes costs less
-// than starting a compiler, so a stamp holds one hash over all inputs and the list of outputs that must exist.
+// than starting a compiler, so a stamp holds one hash over all inputs. Of each output it holds when it was written: one that
+// somebody else has replaced since is not up to date.
 
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -35,18 +36,23 @@ export function fingerprint(files, extra = '') {
 
 const stampFile = (name) => join(stampFolder, `${name}.json`);
 
-/** Whether the stamp `name` was written for this fingerprint and everything that it lists is still there. */
+const stateOf = (file) => {
+  const stat = statSync(file, { throwIfNoEntry: false });
+  return stat ? `${stat.size} ${stat.mtimeMs}` : 'absent';
+};
+
+/** Whether the stamp `name` was written for this fingerprint and everything that it lists is there as it was. */
 export function isFresh(name, print) {
   const file = stampFile(name);
   if (!existsSync(file)) return false;
   const stamp = JSON.parse(readFileSync(file, 'utf8'));
-  return stamp.print === print && stamp.outputs.every((output) => existsSync(join(root, output)));
+  return stamp.print === print && Object.entries(stamp.outputs).every(([name, state]) => stateOf(join(root, name)) === state);
 }
 
 /** Notes that `outputs` were made from what `print` stands for. */
 export function writeStamp(name, print, outputs) {
   const file = stampFile(name);
   mkdirSync(dirname(file), { recursive: true });
-  const list = outputs.map((output) => relative(root, output));
-  writeFileSync(file, `${JSON.stringify({ print, outputs: list }, null, 2)}\n`);
+  const states = Object.fromEntries(outputs.map((output) => [relative(root, output), stateOf(output)]));
+  writeFileSync(file, `${JSON.stringify({ print, outputs: states }, null, 2)}\n`);
 }

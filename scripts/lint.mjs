@@ -1,0 +1,41 @@
+// npm run lint: Biome over TypeScript, scripts and JSON; clang-format over native/ and bench/. `-- --fix` (npm run
+// format) writes what both want. A missing clang-format is installed on Debian as root, otherwise an error under CI and a
+// loud remark elsewhere.
+
+import { join } from 'node:path';
+import { $ } from 'zx';
+import { Failure, runMain, say } from './lib/log.mjs';
+import { root } from './lib/paths.mjs';
+import { filesBelow } from './lib/stamp.mjs';
+import { ensureTools } from './setup.mjs';
+
+await runMain(async () => {
+  const fix = process.argv.includes('--fix');
+  const unknown = process.argv.slice(2).filter((argument) => argument !== '--fix');
+  if (unknown.length > 0) throw new Failure(`unknown option ${unknown[0]}; the only one is --fix`, 2);
+  const loud = $({ cwd: root, quiet: true, nothrow: true, stdio: ['ignore', 2, 2] });
+
+  const biome = await loud`${process.execPath} ${join(root, 'node_modules/@biomejs/biome/bin/biome')} check ${
+    fix ? ['--write'] : ['--error-on-warnings']
+  }`;
+  let failed = biome.exitCode !== 0 ? ['biome'] : [];
+
+  const sources = filesBelow([join(root, 'native'), join(root, 'bench')], ['liburing']).filter((file) =>
+    /\.(h|cc|c)$/.test(file),
+  );
+  let formatter = true;
+  try {
+    await ensureTools(['clang-format']);
+  } catch (error) {
+    if (!(error instanceof Failure) || process.env.CI) throw error;
+    formatter = false;
+    say(`not checked: the format of ${sources.length} native files (${error.message})`);
+  }
+  if (formatter && sources.length > 0) {
+    const result = await loud`clang-format ${fix ? ['-i'] : ['--dry-run', '-Werror']} ${sources}`;
+    if (result.exitCode !== 0) failed = [...failed, 'clang-format'];
+  }
+  if (failed.length > 0)
+    throw new Failure(`lint: ${failed.join(' and ')} found something; npm run format mends what can be mended`);
+  say('lint: nothing found');
+});

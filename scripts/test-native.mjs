@@ -1,0 +1,132 @@
+// npm run test:native: builds native/test (core and backend without Node) under AddressSanitizer with
+// UndefinedBehaviorSanitizer and under ThreadSanitizer, and runs both.
+//
+//   npm run test:native -- [--only address|thread] [--seed N] [--scale X]
+
+import { spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { loud } from './build.mjs';
+import { Failure, runMain, say } from './lib/log.mjs';
+import { buildFolder, reportFolder, root } from './lib/paths.mjs';
+import { buildTools, ensureTools } from './setup.mjs';
+import { vendorLiburing } from './vendor-liburing.mjs';
+
+const usage = `usage: npm run test:native -- [options]
+
+  --only address|thread   one of the two sanitizer builds
+  --seed N                seed of the stress tests (printed by each run)
+  --scale X               multiplies the counts inside tests; 1 is the default
+examples:
+  npm run test:native
+  npm run test:native -- --only thread --seed 42
+`;
+
+const variants = {
+  address: {
+    sanitize: 'address,undefined',
+    env: {
+      ASAN_OPTIONS: 'detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_use_after_return=1',
+      UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
+    },
+  },
+  thread: { sanitize: 'thread', env: { TSAN_OPTIONS: 'halt_on_error=1:exitcode=99:second_deadlock_stack=1' } },
+};
+
+/** No run takes this long unless it hangs. */
+const runLimitMs = 20 * 60_000;
+
+async function build(name) {
+  const folder = join(buildFolder, 'cmake', `native-${name}`);
+  say(`building native/test with -fsanitize=${variants[name].sanitize}`);
+  mkdirSync(folder, { recursive: true });
+  await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Debug -DCP_ADDON=OFF -DCP_NATIVE_TEST=ON -DCP_WERROR=ON -DCP_SANITIZE=${variants[name].sanitize}`;
+  await loud`cmake --build ${folder} --parallel ${availableParallelism()}`;
+  return join(folder, 'out/cp_native_test');
+}
+
+/** Runs the program with its output passed on, and reads its closing line `N passed, N failed`. */
+function run(name, program, args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, {
+      cwd: root,
+      env: { ...process.env, ...variants[name].env },
+      stdio: ['ignore', 'pipe', 2],
+    });
+    let tail = '';
+    child.stdout.on('data', (data) => {
+      process.stderr.write(data);
+      tail = (tail + data).slice(-4096);
+    });
+    const stop = (signal) => child.kill(signal);
+    const onSignal = () => stop('SIGTERM');
+    process.once('SIGINT', onSignal);
+    process.once('SIGTERM', onSignal);
+    const limit = setTimeout(() => stop('SIGKILL'), runLimitMs);
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      clearTimeout(limit);
+      process.off('SIGINT', onSignal);
+      process.off('SIGTERM', onSignal);
+      const counts = [...tail.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
+      const passed = counts ? Number(counts[1]) : 0;
+      let failed = counts ? Number(counts[2]) : 0;
+      // A sanitizer's finding or a crash ends the program before or after its count: it is a failure in any case.
+      const reason = code === 0 && counts ? null : signal ? `ended by ${signal}` : `exit code ${code}`;
+      if (reason !== null && failed === 0) failed = 1;
+      resolve({ name, passed, failed, reason });
+    });
+  });
+}
+
+export async function testNative({ only, seed, scale } = {}) {
+  await ensureTools(buildTools);
+  await vendorLiburing();
+  const args = [...(seed === undefined ? [] : ['--seed', seed]), ...(scale === undefined ? [] : ['--scale', scale])];
+  const results = [];
+  for (const name of only === undefined ? Object.keys(variants) : [only]) {
+    const program = await build(name);
+    const result = await run(name, program, args);
+    say(`native/${name}: ${result.passed} passed, ${result.failed} failed${result.reason ? ` (${result.reason})` : ''}`);
+    results.push(result);
+  }
+  const total = {
+    passed: results.reduce((sum, result) => sum + result.passed, 0),
+    failed: results.reduce((sum, result) => sum + result.failed, 0),
+    runs: results,
+  };
+  mkdirSync(reportFolder, { recursive: true });
+  writeFileSync(join(reportFolder, 'native.json'), `${JSON.stringify(total, null, 2)}\n`);
+  return total;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await runMain(async () => {
+    let values;
+    try {
+      values = parseArgs({
+        options: {
+          only: { type: 'string' },
+          seed: { type: 'string' },
+          scale: { type: 'string' },
+          help: { type: 'boolean' },
+        },
+      }).values;
+    } catch (error) {
+      throw new Failure(`${error.message}\n${usage}`, 2);
+    }
+    if (values.help) {
+      process.stdout.write(usage);
+      return 0;
+    }
+    if (values.only !== undefined && !(values.only in variants)) {
+      throw new Failure(`--only takes ${Object.keys(variants).join(' or ')}`, 2);
+    }
+    const { passed, failed } = await testNative(values);
+    process.stdout.write(`${passed} passed, ${failed} failed\n`);
+    return failed === 0 && passed > 0 ? 0 : 1;
+  });
+}

@@ -1,7 +1,9 @@
 // The process in which cases run, one after the other, so that a case which blocks or crashes takes neither the runner nor
 // the other cases with it. Started by runner.ts with the path of a job; not meant to be started by hand.
 
+import { once } from 'node:events';
 import * as fs from 'node:fs';
+import * as net from 'node:net';
 import { Failure, NotApplicable, showError, Unable } from './check.js';
 import { createContext, lacking } from './context.js';
 import { loadApi } from './process.js';
@@ -39,6 +41,14 @@ const parent = process.ppid;
 setInterval(() => {
   if (process.ppid !== parent) process.exit(71);
 }, 500).unref();
+
+/** Opens what a process opens once and keeps, before a case counts descriptors: libuv holds one back for its listeners. */
+async function warmUp(): Promise<void> {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  server.close();
+  await once(server, 'close');
+}
 
 function probe(api: Api): BackendState[] {
   // An adapter need not offer `probe`: then there is the one backend that it chooses.
@@ -81,7 +91,10 @@ async function runCase(
   let message: string | null = null;
   try {
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Failure(`not done after ${limit} ms; last: ${lastDoing}`)), limit);
+      timer = setTimeout(
+        () => reject(new Failure(`not done after ${limit} ms${lastDoing === '' ? '' : `; it was ${lastDoing}`}`)),
+        limit,
+      );
     });
     const run = (async () => testCase.run(owner.context))();
     await Promise.race([run, owner.broken, late]);
@@ -97,7 +110,7 @@ async function runCase(
   } finally {
     clearTimeout(timer);
   }
-  doing('putting the case’s things away');
+  tell({ type: 'cleanup' });
   const problems = await limited(owner.finish());
   receiver = null;
   if (problems.length > 0) {
@@ -144,8 +157,8 @@ async function main(): Promise<void> {
     backend = port.backend.name;
     tell({ type: 'hello', backend, features: { ...port.backend.features } });
     port.close();
-    // Whatever is opened once a process is open now, before a case counts descriptors.
     await port.closed;
+    await warmUp();
   } catch (error) {
     tell({ type: 'refused', message: error instanceof Unable ? error.message : showError(error) });
     return;

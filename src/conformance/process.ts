@@ -53,7 +53,7 @@ export async function loadApi(adapter: string | null): Promise<{ api: Api; offer
   const api = new Proxy(offered, {
     get(target, name) {
       const value: unknown = Reflect.get(target, name);
-      if (value === undefined && typeof name === 'string') throw new Unable(`the adapter doesn't offer ${name}`);
+      if (value === undefined && typeof name === 'string') throw new Unable(`the adapter doesn’t offer ${name}`);
       return value;
     },
   });

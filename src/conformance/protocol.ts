@@ -37,6 +37,8 @@ export type LogRecord =
   | { readonly type: 'refused'; readonly message: string }
   | { readonly type: 'start'; readonly item: number }
   | { readonly type: 'doing'; readonly what: string }
+  /** The case's own time is over: its clean-up begins. */
+  | { readonly type: 'cleanup' }
   | {
       readonly type: 'done';
       readonly item: number;
@@ -50,5 +52,7 @@ export type LogRecord =
 
 /** The limit of a case that names none. */
 export const defaultTimeoutMs = 10_000;
-/** What a case's clean-up may take beyond its limit, before its process is killed. */
+/** A case ends itself at its limit, unless it blocks its thread; so long afterwards its process is killed. */
+export const graceMs = 1_500;
+/** The limit of a case's clean-up. */
 export const cleanupMs = 5_000;

@@ -9,7 +9,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gates as knownGates } from './gates.js';
 import { runtimeArguments, runtimeInfo } from './process.js';
-import { type BackendState, cleanupMs, defaultTimeoutMs, type Job, type JobItem, type LogRecord } from './protocol.js';
+import { type BackendState, cleanupMs, defaultTimeoutMs, graceMs, type Job, type JobItem, type LogRecord } from './protocol.js';
 import type { CaseReport, ConformanceCase, Gate, SuiteReport, Verdict } from './types.js';
 
 export interface RunOptions {
@@ -140,23 +140,28 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
 
     while (next < todo.length && !isAborted()) {
       const base = next;
-      const running = { active: false, doing: '', since: 0 };
+      const running = { active: false, cleaning: false, doing: '', since: 0 };
       const end = await start(
         todo.slice(base).map((entry) => entry.item),
         {
           record(record) {
             if (record.type === 'refused') throw new RefusedError(record.message);
             if (record.type === 'start') {
-              Object.assign(running, { active: true, doing: '', since: performance.now() });
+              Object.assign(running, { active: true, cleaning: false, doing: '', since: performance.now() });
               if (runs.length === 0) options.onStart?.((todo[next] as (typeof todo)[number]).testCase);
             } else if (record.type === 'doing') {
               running.doing = record.what;
+            } else if (record.type === 'cleanup') {
+              Object.assign(running, { cleaning: true, doing: 'its things were put away' });
             } else if (record.type === 'done') {
               running.active = false;
               settle({ outcome: record.outcome, message: record.message, durationMs: record.durationMs });
             }
           },
-          limit: () => (running.active ? (todo[next]?.testCase.timeoutMs ?? defaultTimeoutMs) + cleanupMs : startLimitMs),
+          limit() {
+            if (!running.active) return startLimitMs;
+            return running.cleaning ? cleanupMs : (todo[next]?.testCase.timeoutMs ?? defaultTimeoutMs) + graceMs;
+          },
         },
       );
       if (isAborted()) return;

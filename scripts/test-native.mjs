@@ -3,7 +3,6 @@
 //
 //   npm run test:native -- [--only address|thread] [--seed N] [--scale X]
 
-import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { loud } from './build.mjs';
 import { Failure, runMain, say } from './lib/log.mjs';
 import { buildFolder, reportFolder, root } from './lib/paths.mjs';
+import { run } from './lib/run.mjs';
 import { buildTools, ensureTools } from './setup.mjs';
 import { vendorLiburing } from './vendor-liburing.mjs';
 
@@ -49,37 +49,14 @@ async function build(name) {
 }
 
 /** Runs the program with its output passed on, and reads its closing line `N passed, N failed`. */
-function run(name, program, args) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
-      cwd: root,
-      env: { ...process.env, ...variants[name].env },
-      stdio: ['ignore', 'pipe', 2],
-    });
-    let tail = '';
-    child.stdout.on('data', (data) => {
-      process.stderr.write(data);
-      tail = (tail + data).slice(-4096);
-    });
-    const stop = (signal) => child.kill(signal);
-    const onSignal = () => stop('SIGTERM');
-    process.once('SIGINT', onSignal);
-    process.once('SIGTERM', onSignal);
-    const limit = setTimeout(() => stop('SIGKILL'), runLimitMs);
-    child.on('error', reject);
-    child.on('close', (code, signal) => {
-      clearTimeout(limit);
-      process.off('SIGINT', onSignal);
-      process.off('SIGTERM', onSignal);
-      const counts = [...tail.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
-      const passed = counts ? Number(counts[1]) : 0;
-      let failed = counts ? Number(counts[2]) : 0;
-      // A sanitizer's finding or a crash ends the program before or after its count: it is a failure in any case.
-      const reason = code === 0 && counts ? null : signal ? `ended by ${signal}` : `exit code ${code}`;
-      if (reason !== null && failed === 0) failed = 1;
-      resolve({ name, passed, failed, reason });
-    });
-  });
+async function runProgram(name, program, args) {
+  const { reason, tail } = await run(program, args, { env: variants[name].env, limitMs: runLimitMs, stdout: process.stderr });
+  const counts = [...tail.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
+  const passed = counts ? Number(counts[1]) : 0;
+  const failed = counts ? Number(counts[2]) : 0;
+  const wrong = reason ?? (counts ? null : 'it printed no count');
+  // A sanitizer's finding or a crash may come before or after the count: it is a failure in any case.
+  return { name, passed, failed: failed === 0 && wrong !== null ? 1 : failed, reason: wrong };
 }
 
 export async function testNative({ only, seed, scale } = {}) {
@@ -89,7 +66,7 @@ export async function testNative({ only, seed, scale } = {}) {
   const results = [];
   for (const name of only === undefined ? Object.keys(variants) : [only]) {
     const program = await build(name);
-    const result = await run(name, program, args);
+    const result = await runProgram(name, program, args);
     say(`native/${name}: ${result.passed} passed, ${result.failed} failed${result.reason ? ` (${result.reason})` : ''}`);
     results.push(result);
   }

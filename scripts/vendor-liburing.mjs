@@ -8,6 +8,7 @@
 
 import { createHash } from 'node:crypto';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -41,9 +42,11 @@ const usage = `usage: node scripts/vendor-liburing.mjs [--from FILE] [--into DIR
 Brings liburing ${version} to native/linux/liburing. Does nothing if it is there.
   --from FILE   take ${tarballName} from disk instead of a Debian mirror
   --into DIR    unpack somewhere else
+  --keep FILE   leave the checked tarball there too, for machines without a mirror
 examples:
   node scripts/vendor-liburing.mjs
   node scripts/vendor-liburing.mjs --from ~/${tarballName}
+  node scripts/vendor-liburing.mjs --into /tmp/liburing --keep ~/${tarballName}
 `;
 
 /** Whether the folder holds just this version already. */
@@ -52,14 +55,28 @@ export function isVendored(folder = liburingFolder) {
   return existsSync(mark) && readFileSync(mark, 'utf8').trim() === sha256;
 }
 
+/** Suites of the main archive; security, updates and third parties have others. */
+const archiveSuites = [
+  'bullseye',
+  'bookworm',
+  'trixie',
+  'forky',
+  'sid',
+  'oldoldstable',
+  'oldstable',
+  'stable',
+  'testing',
+  'unstable',
+];
+
 /**
- * The Debian mirrors in apt's own configuration, deb822 files and one-line lists alike, in their order. Only an entry for
- * the main archive will do: it is recognised by its suite, a security or third-party one has another name or path.
+ * The Debian mirrors in apt's own configuration, deb822 files and one-line lists alike, in their order: what has a suite of
+ * the main archive and the component main. A third party may look like that too, so each is tried.
  */
 export function mirrorsOf(files) {
   const mirrors = [];
-  const add = (uri, suites) => {
-    const isArchive = suites.some((name) => /^[a-z]+$/.test(name)) && /\/debian\/?$/.test(uri);
+  const add = (uri, suites, components) => {
+    const isArchive = components.includes('main') && suites.some((name) => archiveSuites.includes(name));
     if (isArchive && !mirrors.includes(uri)) mirrors.push(uri);
   };
   for (const { name, text } of files) {
@@ -69,12 +86,12 @@ export function mirrorsOf(files) {
         const field = (key) =>
           new RegExp(`^${key}:[ \\t]*(.*(?:\\n[ \\t].*)*)`, 'im').exec(stanza)?.[1].trim().split(/\s+/) ?? [];
         if (field('Enabled')[0]?.toLowerCase() === 'no') continue;
-        for (const uri of field('URIs')) add(uri, field('Suites'));
+        for (const uri of field('URIs')) add(uri, field('Suites'), field('Components'));
       }
     } else {
       for (const line of lines) {
-        const match = /^\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)/.exec(line);
-        if (match) add(match[1], [match[2]]);
+        const match = /^\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)\s+(.*)/.exec(line);
+        if (match) add(match[1], [match[2]], match[3].split(/\s+/));
       }
     }
   }
@@ -92,21 +109,31 @@ function aptSourceFiles(folder = '/etc/apt') {
 const byHand = `get ${tarballName} of the source package liburing ${version} of Debian ${suite} by other means and run
   node scripts/vendor-liburing.mjs --from PATH/TO/${tarballName}`;
 
-async function fetchWithApt(folder) {
+async function fetchWithApt(scratch) {
   const mirrors = mirrorsOf(aptSourceFiles());
   if (mirrors.length === 0) {
     throw new Failure(`no Debian mirror in this machine's apt sources to fetch liburing ${version} from;\n${byHand}`);
   }
+  const problems = [];
+  for (const [index, mirror] of mirrors.entries()) {
+    const folder = join(scratch, String(index));
+    const problem = await fetchFrom(mirror, folder);
+    if (problem === null) return join(folder, tarballName);
+    problems.push(`${mirror}: ${problem}`);
+  }
+  throw new Failure(`liburing ${version} could not be fetched:\n${problems.join('\n')}\n${byHand}`);
+}
+
+/** Lets apt bring the tarball into `folder`. Resolves to null, or to what went wrong. */
+async function fetchFrom(mirror, folder) {
   const parts = join(folder, 'sources.list.d');
   for (const name of [parts, join(folder, 'state/lists/partial'), join(folder, 'cache/archives/partial')]) {
     mkdirSync(name, { recursive: true });
   }
-  // Older machines' keyring may lack the key of the newer suite: [trusted] would be needed then. It isn't used; the
-  // failure says what to do instead, and the SHA-256 below is checked in any case.
   const signed = existsSync(keyring) ? `Signed-By: ${keyring}\n` : '';
   writeFileSync(
     join(parts, 'liburing.sources'),
-    `Types: deb-src\nURIs: ${mirrors.join(' ')}\nSuites: ${suite}\nComponents: main\n${signed}`,
+    `Types: deb-src\nURIs: ${mirror}\nSuites: ${suite}\nComponents: main\n${signed}`,
   );
   writeFileSync(join(folder, 'status'), '');
   const options = [
@@ -119,21 +146,19 @@ async function fetchWithApt(folder) {
     'APT::Sandbox::User=',
     'Acquire::Languages=none',
     'Acquire::Retries=3',
+    // A list that could not be fetched is a failure here, not a warning.
+    'APT::Update::Error-Mode=any',
   ].flatMap((option) => ['-o', option]);
   const apt = $({ cwd: folder, timeout: fetchTimeout, quiet: true, nothrow: true, stdio: ['ignore', 'pipe', 'pipe'] });
   for (const command of [['update'], ['source', '--download-only', '--only-source', '--tar-only', `liburing=${version}-1`]]) {
     const result = await apt`apt-get ${options} ${command}`;
-    if (result.exitCode !== 0) {
-      throw new Failure(`apt-get ${command[0]} failed:\n${(result.stderr || result.stdout).trim()}\n${byHand}`);
-    }
+    if (result.exitCode !== 0) return `apt-get ${command[0]} failed: ${(result.stderr || result.stdout).trim()}`;
   }
-  const file = join(folder, tarballName);
-  if (!existsSync(file)) throw new Failure(`apt-get brought no ${tarballName};\n${byHand}`);
-  return file;
+  return existsSync(join(folder, tarballName)) ? null : `apt-get brought no ${tarballName}`;
 }
 
 /** Makes `folder` hold liburing. Returns false if it did already. */
-export async function vendorLiburing({ from, into = liburingFolder } = {}) {
+export async function vendorLiburing({ from, into = liburingFolder, keep } = {}) {
   if (isVendored(into)) return false;
   mkdirSync(dirname(into), { recursive: true });
   const scratch = mkdtempSync(join(realpathSync(tmpdir()), 'completion-port-liburing-'));
@@ -161,6 +186,7 @@ export async function vendorLiburing({ from, into = liburingFolder } = {}) {
     }
     const quiet = $({ quiet: true, stdio: ['ignore', 'pipe', 'pipe'] });
     await quiet`tar --extract --gzip --no-same-owner --strip-components=1 --file ${file} --directory ${unpacked}`;
+    if (keep !== undefined) copyFileSync(file, keep);
     writeFileSync(join(unpacked, markName), `${sha256}\n`);
     rmSync(into, { recursive: true, force: true });
     renameSync(unpacked, into);
@@ -178,7 +204,7 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     let values;
     try {
       values = parseArgs({
-        options: { from: { type: 'string' }, into: { type: 'string' }, help: { type: 'boolean' } },
+        options: { from: { type: 'string' }, into: { type: 'string' }, keep: { type: 'string' }, help: { type: 'boolean' } },
       }).values;
     } catch (error) {
       throw new Failure(`${error.message}\n${usage}`, 2);
@@ -187,7 +213,7 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
       process.stdout.write(usage);
       return;
     }
-    const did = await vendorLiburing({ from: values.from, into: values.into && resolve(values.into) });
+    const did = await vendorLiburing({ from: values.from, into: values.into && resolve(values.into), keep: values.keep });
     if (!did) say(`liburing ${version} is there already`);
   });
 }

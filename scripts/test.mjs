@@ -1,0 +1,155 @@
+// npm test: everything that can be tested on this machine, step by step, with a table at the end and the sum as the last
+// line. Each step's counts are left in build/reports/test.json.
+//
+//   npm test -- [--full] [--only STEP,…] [--seed N]
+
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { Failure, runMain, say } from './lib/log.mjs';
+import { cliFile, reportFolder, root } from './lib/paths.mjs';
+import { run } from './lib/run.mjs';
+import { buildTools, ensureTools, testTools } from './setup.mjs';
+
+const usage = `usage: npm test -- [options]
+
+  --full        every count at scale 1 (npm run test:full)
+  --only STEP,… some steps: build, lint, types, vitest, native, conformance
+  --seed N      seed of the native stress tests and of the conformance suite
+examples:
+  npm test
+  npm test -- --only vitest,conformance
+`;
+
+const minute = 60_000;
+const node = process.execPath;
+const bin = (path) => join(root, 'node_modules', path);
+const one = (reason) => ({ passed: reason === null ? 1 : 0, failed: reason === null ? 0 : 1, note: reason ?? '' });
+
+function readReport(file) {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch {
+    return null; // the step reports that it left none
+  }
+}
+
+/** Name → what to run; each resolves to `{ passed, failed, note }`. Later steps rely on `build`. */
+const steps = {
+  async build() {
+    return one((await run(node, ['scripts/build.mjs', '--test-build'], { limitMs: 20 * minute })).reason);
+  },
+
+  async lint() {
+    return one((await run(node, ['scripts/lint.mjs'], { limitMs: 5 * minute })).reason);
+  },
+
+  async types() {
+    return one((await run(node, [bin('typescript/bin/tsc'), '-p', 'tsconfig.json'], { limitMs: 5 * minute })).reason);
+  },
+
+  async vitest() {
+    const file = join(reportFolder, 'vitest.json');
+    rmSync(file, { force: true });
+    const { reason } = await run(
+      node,
+      [bin('vitest/vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`],
+      { limitMs: 30 * minute },
+    );
+    const report = readReport(file);
+    if (report === null) return one(reason ?? 'it left no report');
+    // A file that can't even be loaded has no tests to count, and neither has an unhandled error.
+    const broken = report.testResults.filter((result) => result.status === 'failed' && result.assertionResults.length === 0);
+    let failed = report.numFailedTests + broken.length;
+    if (reason !== null && failed === 0) failed = 1;
+    const left = report.testResults
+      .flatMap((result) => result.assertionResults)
+      .filter((test) => test.status !== 'passed' && test.status !== 'failed');
+    // Nothing is skipped in silence: a test that can't run here says so by failing.
+    if (left.length > 0) say(`skipped tests count as failed:\n  ${left.map((test) => test.fullName).join('\n  ')}`);
+    return { passed: report.numPassedTests, failed: failed + left.length, note: reason ?? '' };
+  },
+
+  async native({ seed }) {
+    const file = join(reportFolder, 'native.json');
+    rmSync(file, { force: true });
+    const args = ['scripts/test-native.mjs', ...(seed === undefined ? [] : ['--seed', seed])];
+    const { reason } = await run(node, args, { limitMs: 45 * minute });
+    const report = readReport(file);
+    if (report === null) return one(reason ?? 'it left no report');
+    return { passed: report.passed, failed: report.failed || (reason === null ? 0 : 1), note: reason ?? '' };
+  },
+
+  async conformance({ seed }) {
+    const file = join(reportFolder, 'steps/conformance.json');
+    rmSync(file, { force: true });
+    const args = [cliFile, 'conformance', '--json', file, ...(seed === undefined ? [] : ['--seed', seed])];
+    const { reason } = await run(node, args, { limitMs: 15 * minute });
+    const report = readReport(file);
+    if (report === null) return one(reason ?? 'it left no report');
+    const { pass, fail, gated, unable, 'n/a': without } = report.totals;
+    const others = Object.entries({ gated, unable, 'n/a': without }).filter(([, count]) => count > 0);
+    const failed = fail + (process.env.CI ? unable : 0);
+    return {
+      passed: pass,
+      failed: failed || (reason === null ? 0 : 1),
+      note: [reason, ...others.map(([verdict, count]) => `${count} ${verdict}`)].filter(Boolean).join(', '),
+    };
+  },
+};
+
+/** Steps that need a backend, and so Linux for now. */
+const linuxOnly = ['vitest', 'native', 'conformance'];
+
+await runMain(async () => {
+  let values;
+  try {
+    values = parseArgs({
+      options: {
+        full: { type: 'boolean' },
+        only: { type: 'string' },
+        seed: { type: 'string' },
+        help: { type: 'boolean' },
+      },
+    }).values;
+  } catch (error) {
+    throw new Failure(`${error.message}\n${usage}`, 2);
+  }
+  if (values.help) {
+    process.stdout.write(usage);
+    return 0;
+  }
+  const only = values.only?.split(',') ?? Object.keys(steps);
+  for (const name of only) {
+    if (!(name in steps)) throw new Failure(`unknown step ${name}; the steps are ${Object.keys(steps).join(', ')}`, 2);
+  }
+  await ensureTools([...buildTools, ...testTools]);
+  mkdirSync(join(reportFolder, 'steps'), { recursive: true });
+
+  const results = [];
+  let broken = false;
+  for (const name of Object.keys(steps).filter((step) => only.includes(step))) {
+    if (broken || (process.platform !== 'linux' && linuxOnly.includes(name))) {
+      results.push({ name, passed: 0, failed: 0, seconds: 0, note: `not run: ${broken ? 'the build failed' : 'needs Linux'}` });
+      continue;
+    }
+    say(`── ${name} ──`);
+    const started = performance.now();
+    const result = await steps[name](values);
+    results.push({ name, ...result, seconds: Math.round((performance.now() - started) / 1000) });
+    broken ||= name === 'build' && result.failed > 0;
+  }
+
+  const passed = results.reduce((sum, result) => sum + result.passed, 0);
+  const failed = results.reduce((sum, result) => sum + result.failed, 0);
+  writeFileSync(join(reportFolder, 'test.json'), `${JSON.stringify({ passed, failed, steps: results }, null, 2)}\n`);
+  const row = (cells) =>
+    `${cells[0].padEnd(14)}${cells[1].padStart(8)}${cells[2].padStart(8)}${cells[3].padStart(8)}  ${cells[4]}`.trimEnd();
+  const lines = [
+    row(['step', 'passed', 'failed', 'seconds', '']),
+    ...results.map(({ name, passed, failed, seconds, note }) => row([name, `${passed}`, `${failed}`, `${seconds}`, note])),
+    `${passed} passed, ${failed} failed`,
+  ];
+  process.stdout.write(`\n${lines.join('\n')}\n`);
+  return failed === 0 && passed > 0 ? 0 : 1;
+});

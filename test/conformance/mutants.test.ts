@@ -1,0 +1,99 @@
+// A suite that a wrong port could satisfy is wrong. Each mutant breaks one thing about the real port and must fail each of the
+// cases named with it, at three seeds; the wrapper without a mutation must pass the whole suite. No case knows of mutants.
+
+import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { cases, type RunOptions, runSuite } from 'completion-port/conformance';
+import { describe, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const folder = new URL('./mutants/', import.meta.url);
+const seeds = [1, 2, 3];
+/** The counts inside cases needn't be whole to find a mutant, but must be so large that it is found at each seed. */
+const scale = 1;
+
+interface Mutant {
+  readonly name: string;
+  readonly about: string;
+  readonly cases: readonly string[];
+  readonly options: RunOptions;
+}
+
+const wrapped: Mutant[] = [];
+for (const file of fs.readdirSync(folder).filter((entry) => !['wrap.mjs', 'unmutated.mjs'].includes(entry))) {
+  const source = new URL(file, folder);
+  // Read, not imported: a mutant must not be let into this process.
+  const match = /export const mutant = (\{.*?\});/s.exec(fs.readFileSync(source, 'utf8'));
+  if (match?.[1] === undefined) throw new Error(`${file} doesn't say what it breaks`);
+  const { about, cases: named } = new Function(`return ${match[1]}`)() as Pick<Mutant, 'about' | 'cases'>;
+  wrapped.push({ name: file.replace(/\.mjs$/, ''), about, cases: named, options: { adapter: fileURLToPath(source) } });
+}
+
+/** Compiled into the test build only (`COMPLETION_PORT_BUILD=test`) and chosen by COMPLETION_PORT_MUTANT. */
+const native: Mutant[] = (
+  [
+    ['lost-packet', 'drops each 1,000th packet', ['EX-04']],
+    ['double-cancel', 'reports a cancelled operation twice', ['CANCEL-01']],
+    ['key-32bit', 'keeps 32 bits of a key', ['ASSOC-01']],
+    ['lifo-queue', 'reverses the packets of a batch', ['EX-04']],
+    ['early-close', 'says that a port is closed before the kernel let go', ['CLOSE-09']],
+    ['no-fin', 'closes a handle without cancel and shutdown', ['CLOSE-07']],
+  ] as const
+).map(([name, about, named]) => ({
+  name,
+  about,
+  cases: named,
+  options: { env: { COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_MUTANT: name } },
+}));
+
+const exactly = (ids: readonly string[]): RegExp => new RegExp(`^(${ids.join('|')})$`);
+
+describe.each([
+  ['that wrap the port', wrapped, 15],
+  ['in native code', native, 5],
+] as const)('mutants %s', (_, mutants, least) => {
+  test(`there are at least ${least}`, () => {
+    expect(mutants.length).toBeGreaterThanOrEqual(least);
+  });
+
+  test.each(mutants)('$name ($about) fails $cases at 3 of 3 seeds', { timeout: 180_000 }, async ({ cases: named, options }) => {
+    expect(cases.filter((entry) => named.includes(entry.id)).map((entry) => entry.id)).toEqual([...named].sort(byOrder));
+    for (const seed of seeds) {
+      const report = await runSuite({ ...options, filter: exactly(named), seed, scale });
+      expect(report.cases.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(report.cases.map(({ id }) => `${id} fail`));
+    }
+  });
+});
+
+const order = new Map(cases.map((entry, index) => [entry.id, index]));
+function byOrder(a: string, b: string): number {
+  return (order.get(a) ?? -1) - (order.get(b) ?? -1);
+}
+
+test('what the mutants must fail, the port itself passes, and so does the test build without a mutant', {
+  timeout: 300_000,
+}, async () => {
+  const named = [...new Set([...wrapped, ...native].flatMap((mutant) => mutant.cases))];
+  for (const env of [{}, { COMPLETION_PORT_BUILD: 'test' }]) {
+    const report = await runSuite({ filter: exactly(named), seed: 1, scale, env });
+    expect(report.cases.filter((entry) => entry.verdict !== 'pass')).toEqual([]);
+  }
+});
+
+test('the wrapper without a mutation passes the whole suite', { timeout: 900_000 }, async () => {
+  // Through the command: that is how others run their own ports.
+  const args = ['dist/cli/main.js', 'conformance', '--adapter', fileURLToPath(new URL('unmutated.mjs', folder)), '--seed', '4'];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: root, maxBuffer: 2 ** 26 });
+  expect(stdout).toMatch(/, 0 failed, 0 gated/);
+});
+
+test('docs/MUTANTS.md has each mutant with its cases, and nothing else', () => {
+  const rows = fs
+    .readFileSync(`${root}docs/MUTANTS.md`, 'utf8')
+    .split('\n')
+    .filter((line) => /^\| `/.test(line));
+  const row = ({ name, about, cases: named }: Mutant): string => `| \`${name}\` | ${about} | ${named.join(', ')} |`;
+  expect(rows).toEqual([...wrapped, ...native].map(row));
+});

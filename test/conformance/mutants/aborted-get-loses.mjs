@@ -1,0 +1,26 @@
+import { wrap } from './wrap.mjs';
+
+export const mutant = { about: 'loses the next packet when a get was aborted', cases: ['GET-08'] };
+
+// The real get isn't told: it takes a packet that nobody sees any more.
+const abortable = (start, options) => {
+  const { signal, ...rest } = options ?? {};
+  if (signal === undefined) return start(options);
+  if (signal.aborted) return Promise.reject(new DOMException('aborted', 'AbortError'));
+  return new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(new DOMException('aborted', 'AbortError')), { once: true });
+    start(rest).then(resolve, reject);
+  });
+};
+
+export default wrap({
+  port: (Port) =>
+    class extends Port {
+      get(options) {
+        return abortable((rest) => super.get(rest), options);
+      }
+      getMany(max, options) {
+        return abortable((rest) => super.getMany(max, rest), options);
+      }
+    },
+});

@@ -1,0 +1,16 @@
+import { wrap } from './wrap.mjs';
+
+export const mutant = { about: 'says nothing about a second release of a block', cases: ['BUF-09'] };
+
+export default wrap({
+  port: (Port) =>
+    class extends Port {
+      release(view) {
+        try {
+          super.release(view);
+        } catch (error) {
+          if (error.code !== 'ERR_INVALID_ARG_VALUE') throw error;
+        }
+      }
+    },
+});

@@ -1,0 +1,5 @@
+import { wrap } from './wrap.mjs';
+
+export const mutant = { about: 'delivers no packet for a failed operation', cases: ['GET-03'] };
+
+export default wrap({ deliver: (packets) => packets.filter((packet) => packet.error === null) });

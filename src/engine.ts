@@ -1,0 +1,952 @@
+// The engine: the JavaScript half of one port. It writes submission entries, calls enter, reads completion entries, and hands
+// packets to whoever waits: blocking gets, async gets, an iterator, a dispatch. CompletionPort, the handles and the operations are
+// thin shells around it. All its hot functions allocate nothing but the packet.
+//
+// Words: a batch is the completion entries of the last enter that reaped; what of it isn't delivered stays there, the head of the
+// queue. Held entries are a batch set aside so that another could be fetched. A turn is the work of one wake-up of the event loop.
+
+import type { AsyncResource } from 'node:async_hooks';
+import * as abi from './abi.js';
+import { AbortError, misuse, portClosed } from './errors.js';
+import type { HandleState } from './handle.js';
+import { Memory } from './memory.js';
+import type { NativePort } from './native.js';
+import { native } from './native.js';
+import type { Operation, OperationKind, SettledOperation } from './operation.js';
+import { bindOperation, isInternal, kindNames, releaseOperation } from './operation.js';
+import type { PacketKind } from './packet.js';
+import { CompletionPacket } from './packet.js';
+import {
+  clearTimeout,
+  MathCeil,
+  MathMax,
+  MathMin,
+  NativePromise,
+  PromiseThen,
+  SetAdd,
+  SetDelete,
+  setImmediate,
+  setTimeout,
+} from './primordials.js';
+import { leaveSignal } from './signals.js';
+import { Slot } from './slot.js';
+import { canceledError, detachedError, errorOfStatus, ringError } from './status.js';
+import { type Waiter, WaiterQueue } from './waiters.js';
+
+/** Packets that one enter brings for the event loop: microtasks run after each such batch. */
+const BATCH_MAX = 128;
+/** Packets in one turn of the event loop, then timers and other I/O have theirs. Also async gets answered without a wait. */
+const TURN_MAX = 512;
+/** Packets that a blocking get fetches at once; what it doesn't return is the head of the queue. */
+const PREFETCH_MAX = 64;
+/** A blocking wait is cut into slices, so that the termination of a worker is noticed. */
+const SLICE_MS = 20;
+/** setTimeout fires at once above this. */
+const TIMER_MAX = 2 ** 31 - 1;
+
+/** The head of a held entry that is settled. */
+const SETTLED = 0xff;
+
+const INFINITE = Number.POSITIVE_INFINITY;
+const resolved: Promise<void> = NativePromise.resolve();
+
+/** Engines with something in flight or waiting: nothing of them is collected. */
+const busyEngines = new Set<Engine>();
+
+/** Makes the result object of a packet, by opcode: files.ts and tcp.ts put theirs in. */
+export const resultMakers: (((id: number, slot: Slot) => unknown) | undefined)[] = new Array(abi.OP_SHUTDOWN + 1).fill(undefined);
+
+export type Handler = (packet: CompletionPacket) => void;
+
+/** What dispatch returned: one handler, in the async context of the dispatch call. */
+export interface Dispatch {
+  readonly handler: Handler;
+  readonly resource: AsyncResource;
+}
+
+export interface EngineOptions {
+  readonly maxOperations: number;
+  readonly arena: SharedArrayBuffer;
+  readonly arenaView: Uint8Array<SharedArrayBuffer>;
+  readonly control: SharedArrayBuffer;
+}
+
+/** An open's or accept's opcode: its result is a descriptor that somebody has to close. */
+function makesHandle(opcode: number): boolean {
+  return opcode === abi.OP_ACCEPT || opcode === abi.OP_OPEN;
+}
+
+/** Opcodes whose bytes go into the user's memory. */
+function readsInto(opcode: number): boolean {
+  return opcode === abi.OP_RECV || opcode === abi.OP_READ || opcode === abi.OP_READV;
+}
+
+export class Engine {
+  readonly native: NativePort;
+  readonly memory: Memory;
+  readonly maxOperations: number;
+
+  /** close() was called. */
+  closed = false;
+  /** … and the last operation has let go of its memory. */
+  released = false;
+  readonly closedPromise: Promise<void>;
+  #resolveClosed: () => void = () => undefined;
+
+  /** Operations started whose packet isn't delivered. */
+  inFlight = 0;
+  started = 0;
+  delivered = 0;
+  posts = 0;
+  #internalInFlight = 0;
+  /** Of those, the ones that don't keep the loop alive. */
+  #unreferenced = 0;
+
+  // The control block, through views of each width.
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  readonly i32: Int32Array;
+  readonly f64: Float64Array;
+  /** Submission entries written since the last enter. */
+  staged = 0;
+  #rejected = 0;
+
+  readonly #slots: Slot[] = [];
+  #freeSlot: Slot | null = null;
+
+  // The batch.
+  #cursor = 0;
+  #count = 0;
+  // Held entries, in the same layout in memory of their own.
+  #heldBytes: Uint8Array | null = null;
+  #held32: Uint32Array | null = null;
+  #heldI32: Int32Array | null = null;
+  #held64: Float64Array | null = null;
+  #heldCursor = 0;
+  #heldCount = 0;
+
+  readonly waiters = new WaiterQueue();
+  dispatch: Dispatch | null = null;
+
+  // Posted operations, by the tag of their post. A slot in place of an operation: that slot's operation is ended by its packet.
+  readonly #postTags: (Operation | Slot | null)[] = [];
+  readonly #freeTags: number[] = [];
+  #freeTagCount = 0;
+  #ownPosts = 0;
+
+  // The event loop.
+  #loopStarted = false;
+  #loopReferenced = false;
+  #referenced = true;
+  #busy = false;
+  /** Packets are being delivered: whoever does it flushes, too. */
+  #draining = false;
+  /** The native side calls turn() again at once. */
+  #again = false;
+  #flushScheduled = false;
+  #immediateScheduled = false;
+  #turnPackets = 0;
+  /** How many async gets may still be answered without a wait before timers and I/O have their turn. */
+  #budget = TURN_MAX;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAt = INFINITE;
+
+  readonly #flushTask = (): void => {
+    this.#flushScheduled = false;
+    if (!this.#draining && !this.#again) this.settleLoop();
+  };
+  readonly #immediateTask = (): void => {
+    this.#immediateScheduled = false;
+    this.#turnPackets = 0;
+    this.#budget = TURN_MAX;
+    this.#run();
+  };
+  readonly #timerTask = (): void => {
+    this.#timer = null;
+    this.#timerAt = INFINITE;
+    this.#run();
+  };
+  readonly #runDispatchTask = (current: Dispatch, limit: number): number => this.#runDispatch(current, limit);
+
+  constructor(port: NativePort, options: EngineOptions) {
+    this.native = port;
+    this.maxOperations = options.maxOperations;
+    this.memory = new Memory(port, options.arena, options.arenaView);
+    this.u8 = new Uint8Array(options.control);
+    this.u32 = new Uint32Array(options.control);
+    this.i32 = new Int32Array(options.control);
+    this.f64 = new Float64Array(options.control);
+    this.closedPromise = new NativePromise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+  }
+
+  checkOpen(): void {
+    if (this.closed) throw portClosed();
+  }
+
+  // ---- starting
+
+  /** A slot for an operation. Throws EAGAIN if maxOperations are in flight. */
+  acquire(): Slot {
+    const free = this.#freeSlot;
+    if (free !== null) {
+      this.#freeSlot = free.nextFree;
+      free.nextFree = null;
+      return free;
+    }
+    const count = this.#slots.length;
+    if (count >= this.maxOperations) {
+      throw misuse(
+        Error,
+        'EAGAIN',
+        `${this.maxOperations} operations are in flight, as many as the port was created for (maxOperations)`,
+      );
+    }
+    const made = new Slot(this, count, 0);
+    this.#slots[count] = made;
+    return made;
+  }
+
+  /** Gives back a slot whose operation wasn't started after all. */
+  abandon(slot: Slot): void {
+    slot.nextFree = this.#freeSlot;
+    this.#freeSlot = slot;
+  }
+
+  /** Makes room for an operation of that many entries; returns the index of the first. */
+  room(entries: number): number {
+    if (this.staged + entries > abi.SUBMISSIONS_MAX) this.ingest();
+    const at = this.staged;
+    this.staged = at + entries;
+    return at;
+  }
+
+  /** Writes a submission entry. */
+  write(
+    at: number,
+    slot: Slot,
+    opcode: number,
+    segments: number,
+    memoryId: number,
+    offset: number,
+    length: number,
+    position: number,
+    timeout: number,
+  ): void {
+    const { u32, f64 } = this;
+    const byte = abi.SUBMISSIONS_AT + at * abi.ENTRY_BYTES;
+    const word = byte >> 2;
+    const double = byte >> 3;
+    const handle = slot.handle as HandleState;
+    const flags = (slot.internal ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
+    u32[word] = opcode | (flags << 8) | (segments << 16);
+    u32[word + 1] = slot.index;
+    u32[word + 2] = slot.generation;
+    u32[word + 3] = handle.index;
+    u32[word + 4] = handle.generation;
+    u32[word + 5] = memoryId;
+    f64[double + 3] = offset;
+    f64[double + 4] = length;
+    f64[double + 5] = position;
+    f64[double + 6] = timeout;
+    f64[double + 7] = slot.operationId;
+  }
+
+  /** The bookkeeping of every start, once nothing can fail any more. */
+  begin(slot: Slot, opcode: number, operation: Operation, handle: HandleState | null, operationId: number): void {
+    slot.opcode = opcode;
+    slot.operation = operation;
+    slot.operationId = operationId;
+    slot.handle = handle;
+    if (handle !== null) {
+      slot.key = handle.key;
+      slot.handleId = handle.id;
+    }
+    slot.native = true;
+    slot.internal = isInternal(operation);
+    if (slot.internal) {
+      this.#internalInFlight++;
+      slot.referenced = (operation as SettledOperation).referenced;
+      if (!slot.referenced) this.#unreferenced++;
+    }
+    bindOperation(operation, slot, opcode);
+    this.inFlight++;
+    this.started++;
+    if (!this.#flushScheduled) this.scheduleFlush();
+  }
+
+  /** In place of a start whose signal is aborted already: its packet is queued and native code never hears of it. */
+  beginAborted(slot: Slot): void {
+    slot.native = false;
+    if (slot.internal) {
+      // Internal operations are settled out of order anyway; a post would be shown to gets.
+      PromiseThen(resolved, () => {
+        if (!this.closed) this.#finish(slot, slot.generation, 0, 0, abi.BY_SIGNAL, -1, 0, 0);
+      });
+      return;
+    }
+    this.#ownPosts++;
+    this.#post(0, 0, 0, this.#tag(slot));
+  }
+
+  setReferenced(slot: Slot, on: boolean): void {
+    slot.referenced = on;
+    this.#unreferenced += on ? -1 : 1;
+    if (!this.closed) this.#updateLiveness();
+  }
+
+  // ---- posting
+
+  post(key: number, bytes: number, operation: Operation | null, operationId: number): void {
+    this.posts++;
+    this.#post(key, bytes, operationId, operation === null ? abi.TAG_NONE : this.#tag(operation));
+  }
+
+  #post(key: number, bytes: number, operationId: number, tag: number): void {
+    const { f64 } = this;
+    f64[abi.POST_KEY_F64] = key;
+    f64[abi.POST_BYTES_F64] = bytes;
+    f64[abi.POST_OPERATION_F64] = operationId;
+    this.u32[abi.POST_TAG_U32] = tag;
+    this.native.post();
+    if (this.dispatch !== null || this.waiters.first !== null) this.#scheduleTurn();
+  }
+
+  #tag(item: Operation | Slot): number {
+    const tags = this.#postTags;
+    const tag = this.#freeTagCount > 0 ? (this.#freeTags[--this.#freeTagCount] as number) : tags.length;
+    tags[tag] = item;
+    return tag;
+  }
+
+  // ---- native calls
+
+  /** One enter. Throws if the ring itself fails, which no operation is to blame for. */
+  #enter(flags: number, maxPackets: number, minComplete: number, timeout: number): number {
+    const { u32 } = this;
+    u32[abi.SUBMIT_COUNT_U32] = this.staged;
+    u32[abi.MIN_COMPLETE_U32] = minComplete;
+    u32[abi.MAX_PACKETS_U32] = maxPackets;
+    u32[abi.ENTER_FLAGS_U32] = flags;
+    this.f64[abi.TIMEOUT_MS_F64] = timeout;
+    this.staged = 0;
+    const count = this.native.enter();
+    if (u32[abi.REJECTED_U32] !== this.#rejected) {
+      this.#rejected = u32[abi.REJECTED_U32] as number;
+      throw new Error('completion-port: the native side refused a submission entry; please report this as a bug');
+    }
+    return count;
+  }
+
+  /** An enter that may bring packets. The batch must be used up. */
+  #reap(flags: number, maxPackets: number, minComplete: number, timeout: number): number {
+    const count = this.#enter(flags, maxPackets, minComplete, timeout);
+    this.#cursor = 0;
+    this.#count = count;
+    if (count === 0) {
+      const error = this.i32[abi.ENTER_ERROR_I32] as number;
+      if (error < 0) throw ringError(error);
+    }
+    return count;
+  }
+
+  /** Hands the staged entries over and submits them; the batch stays as it is. */
+  ingest(): void {
+    if (this.staged > 0 && !this.closed) this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
+  }
+
+  cancel(slot: Slot, by: number): boolean {
+    if (this.closed || !slot.native) return false;
+    this.ingest();
+    const asked = this.native.cancel(slot.index, slot.generation, by);
+    this.poke();
+    return asked;
+  }
+
+  cancelHandle(handle: HandleState): number {
+    this.ingest();
+    const count = this.native.cancelHandle(handle.index, handle.generation, abi.BY_CANCEL);
+    this.poke();
+    return count;
+  }
+
+  // ---- taking packets
+
+  /** The next user packet of what is fetched; internal ones on the way are settled. null: nothing is left, enter may be called. */
+  take(): CompletionPacket | null {
+    while (this.#heldCursor < this.#heldCount) {
+      const at = this.#heldCursor++;
+      const word = at * (abi.ENTRY_BYTES >> 2);
+      const packet = this.#open(this.#held32 as Uint32Array, this.#heldI32 as Int32Array, this.#held64 as Float64Array, word);
+      if (packet !== null) return packet;
+    }
+    const { u32, i32, f64 } = this;
+    while (this.#cursor < this.#count) {
+      const at = this.#cursor++;
+      const packet = this.#open(u32, i32, f64, (abi.COMPLETIONS_AT + at * abi.ENTRY_BYTES) >> 2);
+      if (packet !== null) return packet;
+    }
+    return null;
+  }
+
+  /** True if take() has entries to look at. */
+  #fetched(): boolean {
+    return this.#cursor < this.#count || this.#heldCursor < this.#heldCount;
+  }
+
+  /** Turns one completion entry into a packet; null if it was internal, and is settled. */
+  #open(u32: Uint32Array, i32: Int32Array, f64: Float64Array, word: number): CompletionPacket | null {
+    const double = word >> 1;
+    const head = u32[word] as number;
+    const opcode = head & 0xff;
+    if (opcode === abi.OP_POST) {
+      const tag = u32[word + 1] as number;
+      let operation: Operation | undefined;
+      if (tag !== abi.TAG_NONE) {
+        const item = this.#postTags[tag] ?? null;
+        this.#postTags[tag] = null;
+        this.#freeTags[this.#freeTagCount++] = tag;
+        if (item instanceof Slot) return this.#finish(item, item.generation, 0, 0, abi.BY_SIGNAL, -1, 0, 0);
+        if (item !== null) operation = item;
+      }
+      this.delivered++;
+      return new CompletionPacket(
+        f64[double + 3] as number,
+        'post',
+        f64[double + 4] as number,
+        operation,
+        f64[double + 5] as number,
+        0,
+        undefined,
+        null,
+      );
+    }
+    if (head === SETTLED) return null;
+    return this.#finish(
+      this.#slots[u32[word + 1] as number] as Slot,
+      u32[word + 2] as number,
+      f64[double + 4] as number,
+      f64[double + 7] as number,
+      head >>> 16,
+      i32[word + 3] as number,
+      i32[word + 4] as number,
+      f64[double + 6] as number,
+    );
+  }
+
+  /** The end of an operation: its slot is free and it may be started again before anybody hears of it. Status -1: ended by us. */
+  #finish(
+    slot: Slot,
+    nextGeneration: number,
+    bytes: number,
+    value: number,
+    by: number,
+    status: number,
+    nativeCode: number,
+    handleId: number,
+  ): CompletionPacket | null {
+    const operation = slot.operation as Operation;
+    const { opcode, key, operationId, internal } = slot;
+    let error = null;
+    if (status !== 0) {
+      const cause: unknown = by === abi.BY_SIGNAL ? slot.signal?.signal.reason : undefined;
+      error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
+    }
+    let moved = bytes;
+    if (!this.memory.finish(slot, bytes, readsInto(opcode))) {
+      moved = 0;
+      error ??= detachedError(opcode);
+    }
+    let result: unknown;
+    let packetHandle = slot.handleId;
+    if (error === null && opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT) {
+      if (opcode === abi.OP_SIZE) result = value;
+      else {
+        const make = resultMakers[opcode];
+        result = make === undefined ? undefined : make(value, slot);
+      }
+      if (opcode === abi.OP_OPEN) packetHandle = handleId;
+    }
+    if (slot.signal !== null) leaveSignal(slot);
+    slot.abortReason = undefined;
+    slot.operation = null;
+    slot.handle = null;
+    slot.generation = nextGeneration;
+    slot.nextFree = this.#freeSlot;
+    this.#freeSlot = slot;
+    releaseOperation(operation);
+    this.inFlight--;
+    this.delivered++;
+    const kind = kindNames[opcode] as PacketKind;
+    if (!internal) return new CompletionPacket(key, kind, moved, operation, operationId, packetHandle, result, error);
+    this.#internalInFlight--;
+    if (!slot.referenced) {
+      this.#unreferenced--;
+      slot.referenced = true;
+    }
+    try {
+      (operation as SettledOperation).settle(kind as OperationKind, moved, error, result);
+    } catch (thrown) {
+      native.fatalException(thrown);
+    }
+    return null;
+  }
+
+  /**
+   * Sets the batch aside, so that one more can be fetched while its user packets wait for a consumer, and settles the internal ones
+   * among the held.
+   */
+  #spill(): void {
+    const rest = this.#count - this.#cursor;
+    if (rest > 0) {
+      const kept = this.#heldCount - this.#heldCursor;
+      const needed = (kept + rest) * abi.ENTRY_BYTES;
+      const from = this.#heldBytes;
+      let to = from;
+      if (to === null || to.length < needed) to = new Uint8Array(MathMax(needed * 2, BATCH_MAX * abi.ENTRY_BYTES));
+      if (from !== null && kept > 0) {
+        const start = this.#heldCursor * abi.ENTRY_BYTES;
+        for (let i = 0; i < kept * abi.ENTRY_BYTES; i++) to[i] = from[start + i] as number;
+      }
+      const start = abi.COMPLETIONS_AT + this.#cursor * abi.ENTRY_BYTES;
+      for (let i = 0; i < rest * abi.ENTRY_BYTES; i++) to[kept * abi.ENTRY_BYTES + i] = this.u8[start + i] as number;
+      if (to !== from) {
+        const words = to as Uint8Array<ArrayBuffer>;
+        this.#heldBytes = words;
+        this.#held32 = new Uint32Array(words.buffer);
+        this.#heldI32 = new Int32Array(words.buffer);
+        this.#held64 = new Float64Array(words.buffer);
+      }
+      this.#heldCursor = 0;
+      this.#heldCount = kept + rest;
+      this.#cursor = 0;
+      this.#count = 0;
+    }
+    // Each is marked as settled before it is, because settling may take packets itself.
+    for (let at = this.#heldCursor; at < this.#heldCount; at++) {
+      const u32 = this.#held32 as Uint32Array;
+      const word = at * (abi.ENTRY_BYTES >> 2);
+      const head = u32[word] as number;
+      if (head === SETTLED || ((head >>> 8) & abi.ENTRY_INTERNAL) === 0) continue;
+      const copy = new Uint32Array(abi.ENTRY_BYTES >> 2);
+      for (let i = 0; i < copy.length; i++) copy[i] = u32[word + i] as number;
+      u32[word] = SETTLED;
+      this.#open(copy, new Int32Array(copy.buffer), new Float64Array(copy.buffer), 0);
+      if (at < this.#heldCursor) at = this.#heldCursor - 1;
+    }
+  }
+
+  // ---- blocking gets
+
+  /** Waits for a packet, at most until the deadline; null: time ran out. */
+  getSync(timeout: number, prefetch: number): CompletionPacket | null {
+    let packet = this.take();
+    if (packet !== null || this.closed) return packet;
+    const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
+    const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+    for (;;) {
+      const left = timeout === 0 ? 0 : deadline === INFINITE ? SLICE_MS : deadline - native.now();
+      const count = left > 0 ? this.#reap(wants, prefetch, 1, MathMin(left, SLICE_MS)) : this.#reap(wants, prefetch, 0, 0);
+      if (count > 0) {
+        packet = this.take();
+        if (packet !== null) return packet;
+        this.checkOpen(); // settling may have closed it
+      } else if (left <= 0) return null;
+    }
+  }
+
+  getOneSync(timeout: number): CompletionPacket | null {
+    const packet = this.getSync(timeout, PREFETCH_MAX);
+    this.poke();
+    if (packet === null) this.checkOpen();
+    return packet;
+  }
+
+  getManySync(max: number, timeout: number): CompletionPacket[] {
+    const packets: CompletionPacket[] = [];
+    const fresh = !this.#fetched();
+    const first = this.getSync(timeout, MathMin(max, abi.COMPLETIONS_MAX));
+    if (first !== null) {
+      packets[0] = first;
+      this.#fill(packets, max, fresh);
+    }
+    this.poke();
+    if (first === null) this.checkOpen();
+    return packets;
+  }
+
+  /** Adds what is there without waiting. `fresh`: what is fetched came from an enter just now, which says whether there is more. */
+  #fill(packets: CompletionPacket[], max: number, fresh: boolean): void {
+    let known = fresh;
+    let count = packets.length;
+    while (count < max && !this.closed) {
+      const packet = this.take();
+      if (packet !== null) packets[count++] = packet;
+      else if (this.closed || (known && this.#queued() === 0)) return;
+      else {
+        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+        if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
+        known = true;
+      }
+    }
+  }
+
+  /** What the native queue held after the last enter. */
+  #queued(): number {
+    return (this.u32[abi.QUEUED_U32] as number) + (this.u32[abi.QUEUED_INTERNAL_U32] as number);
+  }
+
+  // ---- async gets
+
+  /** A packet that is there already, or null; taking turns with timers and other I/O. */
+  takeAtOnce(): CompletionPacket | null {
+    if (this.waiters.first !== null) return null; // they were first
+    if (this.#budget <= 0) {
+      this.#scheduleTurn();
+      return null;
+    }
+    const packet = this.getSync(0, PREFETCH_MAX);
+    if (packet !== null) this.#budget--;
+    return packet;
+  }
+
+  /** The same for several. */
+  takeManyAtOnce(max: number): CompletionPacket[] | null {
+    const fresh = !this.#fetched();
+    const first = this.takeAtOnce();
+    if (first === null) return null;
+    const packets = [first];
+    this.#fill(packets, max, fresh);
+    this.#budget -= packets.length - 1;
+    return packets;
+  }
+
+  wait(waiter: Waiter): void {
+    this.waiters.push(waiter);
+    if (waiter.deadline !== INFINITE) this.#armWaiter(waiter);
+    this.poke();
+  }
+
+  #armWaiter(waiter: Waiter): void {
+    const left = waiter.deadline - native.now();
+    waiter.timer = setTimeout(
+      () => {
+        if (native.now() < waiter.deadline) this.#armWaiter(waiter);
+        else this.endWaiter(waiter, null);
+      },
+      MathMin(MathMax(MathCeil(left), 1), TIMER_MAX),
+    );
+    // The port itself keeps the loop alive for its waiters, unless it is unref'd.
+    waiter.timer.unref();
+  }
+
+  /** Ends a wait without a packet: with the given error, or as one whose time ran out. */
+  endWaiter(waiter: Waiter, error: Error | null): void {
+    if (!this.waiters.remove(waiter)) return;
+    waiter.end(error);
+    if (!this.closed) this.#updateLiveness();
+  }
+
+  abortWaiter(waiter: Waiter, reason: unknown): void {
+    this.endWaiter(waiter, new AbortError(reason));
+  }
+
+  /** Gives the first waiter what it waits for; false if no user packet is fetched, or no waiter is left. */
+  #serveWaiter(): boolean {
+    // What is settled on the way may end the wait, or close the port: so the packet is taken when nothing can come in between.
+    if (!this.#settleHead()) return false;
+    const waiter = this.waiters.first;
+    if (waiter === null) return false;
+    this.waiters.remove(waiter);
+    const packet = this.take() as CompletionPacket;
+    if (waiter.max === 0) waiter.give(packet);
+    else {
+      const packets = [packet];
+      this.#fill(packets, waiter.max, false);
+      waiter.giveMany(packets);
+    }
+    return true;
+  }
+
+  /** Settles internal packets until a user's is the next; false if there is none. */
+  #settleHead(): boolean {
+    while (this.#heldCursor < this.#heldCount) {
+      // Internal entries among the held are settled already: only their marks are passed over.
+      if (((this.#held32 as Uint32Array)[this.#heldCursor * (abi.ENTRY_BYTES >> 2)] as number) !== SETTLED) return true;
+      this.#heldCursor++;
+    }
+    this.#settleFetched();
+    return this.#fetched();
+  }
+
+  // ---- the event loop
+
+  /** Flushes by the end of the current job at the latest, and sees to the loop's state. */
+  scheduleFlush(): void {
+    if (this.#flushScheduled || this.#draining || this.#again) return;
+    this.#flushScheduled = true;
+    PromiseThen(resolved, this.#flushTask);
+  }
+
+  /** Called where the loop's state may have changed without a start. */
+  poke(): void {
+    if (!this.closed && !this.#flushScheduled) this.scheduleFlush();
+  }
+
+  #scheduleTurn(): void {
+    if (this.#immediateScheduled || this.#draining || this.#again) return;
+    this.#immediateScheduled = true;
+    const immediate = setImmediate(this.#immediateTask);
+    if (!this.#referenced) immediate.unref();
+  }
+
+  /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
+  settleLoop(): void {
+    if (this.closed) return;
+    const waiting = this.dispatch !== null || this.waiters.first !== null;
+    const inKernel = this.u32[abi.IN_KERNEL_U32] as number;
+    if (this.staged === 0 && inKernel === 0 && !waiting && this.#internalInFlight === 0) {
+      this.#updateLiveness();
+      return;
+    }
+    if (!this.#loopStarted) this.#startLoop();
+    this.#enter(abi.ENTER_ARM, 0, 0, 0);
+    const { u32 } = this;
+    if (
+      (waiting && (this.#fetched() || (u32[abi.QUEUED_U32] as number) > 0)) ||
+      (this.#internalInFlight > 0 && (u32[abi.QUEUED_INTERNAL_U32] as number) > 0)
+    ) {
+      this.#scheduleTurn();
+    }
+    this.#updateLiveness();
+    this.#armTimer();
+  }
+
+  #startLoop(): void {
+    this.#loopStarted = true;
+    // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
+    const weak = new WeakRef(this);
+    this.native.startLoop(() => weak.deref()?.turn() ?? false);
+    this.native.unref();
+  }
+
+  ref(): void {
+    this.#referenced = true;
+    this.#updateLiveness();
+  }
+
+  unref(): void {
+    this.#referenced = false;
+    this.#updateLiveness();
+  }
+
+  #updateLiveness(): void {
+    const busy =
+      (this.u32[abi.IN_KERNEL_U32] as number) > this.#unreferenced ||
+      this.staged > 0 ||
+      this.waiters.first !== null ||
+      this.dispatch !== null;
+    const held = busy || (this.u32[abi.IN_KERNEL_U32] as number) > 0 || this.#internalInFlight > 0;
+    if (held !== this.#busy) {
+      this.#busy = held;
+      if (held) SetAdd(busyEngines, this);
+      else SetDelete(busyEngines, this);
+    }
+    if (!this.#loopStarted) return;
+    const wanted = busy && this.#referenced;
+    if (wanted === this.#loopReferenced) return;
+    this.#loopReferenced = wanted;
+    if (wanted) this.native.ref();
+    else this.native.unref();
+  }
+
+  /** One timer for the earliest of all operations' timeouts; it doesn't keep the process alive, the operations do. */
+  #armTimer(): void {
+    const deadline = this.f64[abi.NEXT_DEADLINE_F64] as number;
+    if (deadline >= this.#timerAt || deadline === INFINITE) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timerAt = deadline;
+    this.#timer = setTimeout(this.#timerTask, MathMin(MathMax(MathCeil(deadline - native.now()), 1), TIMER_MAX));
+    this.#timer.unref();
+  }
+
+  /** A turn that JavaScript itself schedules. */
+  #run(): void {
+    if (this.turn()) {
+      this.#again = false;
+      this.#scheduleTurn();
+      // What the handlers started is begun now, not behind whatever else this round of the loop does.
+      if (this.staged > 0) this.scheduleFlush();
+    }
+  }
+
+  /**
+   * One batch, for whoever waits in the event loop. Returns true if it is to be called again once microtasks have run: it will
+   * submit what handlers and continuations have started, and fetch what is there by then.
+   */
+  turn(): boolean {
+    this.#again = false;
+    if (this.closed || this.#draining) return false;
+    this.#budget = TURN_MAX;
+    this.#draining = true;
+    let delivered = 0;
+    try {
+      const user = this.dispatch !== null || this.waiters.first !== null;
+      if (!(user && this.#fetched())) {
+        const internal = this.#internalInFlight > 0;
+        while (internal && this.#cursor < this.#count) this.#spill();
+        const flags = abi.ENTER_ARM | (user ? abi.ENTER_WANT_USER : 0) | (internal ? abi.ENTER_WANT_INTERNAL : 0);
+        if (this.closed) return false;
+        if (!user && !internal) this.#enter(flags, 0, 0, 0);
+        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) delivered = this.#deliver(user);
+      } else delivered = this.#deliver(true);
+    } finally {
+      this.#draining = false;
+    }
+    if (this.closed) return false;
+    if (delivered === 0) {
+      this.#turnPackets = 0;
+      this.#updateLiveness();
+      this.#armTimer();
+      return false;
+    }
+    this.#turnPackets += delivered;
+    if (this.#turnPackets < TURN_MAX) {
+      this.#again = true;
+      return true;
+    }
+    // Submit without reaping, or operations that finish inline would go on filling this turn for ever.
+    this.#turnPackets = 0;
+    this.ingest();
+    this.#scheduleTurn();
+    return false;
+  }
+
+  /** Delivers what is fetched; returns how many entries that took, at least 1. */
+  #deliver(user: boolean): number {
+    const before = this.delivered;
+    if (!user) {
+      // Only internal packets were asked for. One settled may take packets, or fetch others, itself.
+      this.#settleFetched();
+    } else {
+      while (!this.closed && this.#fetched()) {
+        if (this.waiters.first !== null) {
+          if (!this.#serveWaiter() && this.waiters.first !== null) break;
+          continue;
+        }
+        const current = this.dispatch;
+        if (current === null) break;
+        current.resource.runInAsyncScope(this.#runDispatchTask, this, current, BATCH_MAX);
+      }
+    }
+    return MathMax(this.delivered - before, 1);
+  }
+
+  #settleFetched(): void {
+    const { u32, i32, f64 } = this;
+    while (this.#cursor < this.#count) {
+      const word = (abi.COMPLETIONS_AT + this.#cursor * abi.ENTRY_BYTES) >> 2;
+      if ((((u32[word] as number) >>> 8) & abi.ENTRY_INTERNAL) === 0) return; // a nested get fetched it
+      this.#cursor++;
+      this.#open(u32, i32, f64, word);
+    }
+  }
+
+  #runDispatch(current: Dispatch, limit: number): number {
+    const { handler } = current;
+    let count = 0;
+    while (count < limit && this.dispatch === current && this.waiters.first === null) {
+      const packet = this.take();
+      if (packet === null) break;
+      count++;
+      try {
+        handler(packet);
+      } catch (thrown) {
+        native.fatalException(thrown);
+      }
+    }
+    return count;
+  }
+
+  // ---- closing
+
+  close(): void {
+    if (this.closed) return;
+    // Descriptors in packets that nobody will see.
+    this.#dropFetched();
+    this.closed = true;
+    this.staged = 0;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.dispatch = null;
+    SetAdd(busyEngines, this);
+    const slots = this.#slots;
+    for (let i = 0; i < slots.length; i++) {
+      const slot = slots[i] as Slot;
+      const { operation } = slot;
+      if (operation === null) continue;
+      if (slot.signal !== null) leaveSignal(slot);
+      if (!slot.internal) continue;
+      try {
+        const kind = kindNames[slot.opcode] as OperationKind;
+        (operation as SettledOperation).settle(kind, 0, canceledError(slot.opcode, abi.BY_CLOSE, undefined), undefined);
+      } catch (thrown) {
+        native.fatalException(thrown);
+      }
+    }
+    this.inFlight = 0;
+    this.#internalInFlight = 0;
+    for (let waiter = this.waiters.first; waiter !== null; waiter = this.waiters.first) this.endWaiter(waiter, portClosed());
+    this.native.close(() => this.#release());
+  }
+
+  #dropFetched(): void {
+    for (let at = this.#heldCursor; at < this.#heldCount; at++) {
+      this.#drop(this.#held32 as Uint32Array, this.#held64 as Float64Array, at * (abi.ENTRY_BYTES >> 2));
+    }
+    for (let at = this.#cursor; at < this.#count; at++)
+      this.#drop(this.u32, this.f64, (abi.COMPLETIONS_AT + at * abi.ENTRY_BYTES) >> 2);
+    this.#heldCursor = 0;
+    this.#heldCount = 0;
+    this.#cursor = 0;
+    this.#count = 0;
+  }
+
+  #drop(u32: Uint32Array, f64: Float64Array, word: number): void {
+    if (!makesHandle((u32[word] as number) & 0xff) || u32[word + 3] !== 0) return;
+    const id = f64[(word >> 1) + 7] as number;
+    native.closeHandle(id % abi.HANDLE_INDEX_SPAN, Math.floor(id / abi.HANDLE_INDEX_SPAN), false);
+  }
+
+  /** The last operation has let go: operations can be started on other ports, memory goes. */
+  #release(): void {
+    this.released = true;
+    const slots = this.#slots;
+    for (let i = 0; i < slots.length; i++) {
+      const slot = slots[i] as Slot;
+      if (slot.operation !== null) releaseOperation(slot.operation);
+      slot.operation = null;
+      slot.handle = null;
+      slot.view = null;
+      slot.views = null;
+      slot.block = null;
+      slot.registration = null;
+      slot.registrations = null;
+    }
+    slots.length = 0;
+    this.#freeSlot = null;
+    SetDelete(busyEngines, this);
+    this.#resolveClosed();
+  }
+
+  /** Entries that are fetched and not delivered. */
+  get fetched(): number {
+    return this.#count - this.#cursor + this.#heldCount - this.#heldCursor;
+  }
+
+  /** Posts that stand for operations whose signal was aborted at their start. */
+  get ownPosts(): number {
+    return this.#ownPosts;
+  }
+}

@@ -1,0 +1,202 @@
+// FileHandle: regular files and block devices. Reads and writes have an explicit position each; there is no shared one.
+
+import { constants } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import * as abi from './abi.js';
+import { resultMakers } from './engine.js';
+import { misuse, wrongType, wrongValue } from './errors.js';
+import { Handle, stateOf } from './handle.js';
+import type { View } from './memory.js';
+import { native } from './native.js';
+import type { Operation, OperationOptions } from './operation.js';
+import { StringIncludes } from './primordials.js';
+import type { Slot } from './slot.js';
+import { startBuffer, startPlain, startVector } from './start.js';
+import { errorOfResult } from './status.js';
+import { integer, safeInteger } from './validate.js';
+
+const { O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } = constants;
+
+const MODE_DEFAULT = 0o666;
+
+/** Node's names of open flags. */
+const flagNames: Readonly<Record<string, number>> = {
+  // biome-ignore format: a table
+  __proto__: null as unknown as number,
+  r: O_RDONLY,
+  rs: O_RDONLY | O_SYNC,
+  sr: O_RDONLY | O_SYNC,
+  'r+': O_RDWR,
+  'rs+': O_RDWR | O_SYNC,
+  'sr+': O_RDWR | O_SYNC,
+  w: O_TRUNC | O_CREAT | O_WRONLY,
+  wx: O_TRUNC | O_CREAT | O_WRONLY | O_EXCL,
+  xw: O_TRUNC | O_CREAT | O_WRONLY | O_EXCL,
+  'w+': O_TRUNC | O_CREAT | O_RDWR,
+  'wx+': O_TRUNC | O_CREAT | O_RDWR | O_EXCL,
+  'xw+': O_TRUNC | O_CREAT | O_RDWR | O_EXCL,
+  a: O_APPEND | O_CREAT | O_WRONLY,
+  ax: O_APPEND | O_CREAT | O_WRONLY | O_EXCL,
+  xa: O_APPEND | O_CREAT | O_WRONLY | O_EXCL,
+  as: O_APPEND | O_CREAT | O_WRONLY | O_SYNC,
+  sa: O_APPEND | O_CREAT | O_WRONLY | O_SYNC,
+  'a+': O_APPEND | O_CREAT | O_RDWR,
+  'ax+': O_APPEND | O_CREAT | O_RDWR | O_EXCL,
+  'xa+': O_APPEND | O_CREAT | O_RDWR | O_EXCL,
+  'as+': O_APPEND | O_CREAT | O_RDWR | O_SYNC,
+  'sa+': O_APPEND | O_CREAT | O_RDWR | O_SYNC,
+};
+
+/** The path of an open, for the native side. */
+export function pathArgument(path: unknown): string | Uint8Array {
+  if (typeof path === 'string') {
+    if (StringIncludes(path, '\0')) throw wrongValue('path', 'contains a null byte');
+    return path;
+  }
+  if (path instanceof URL) return pathArgument(fileURLToPath(path));
+  if (path instanceof Uint8Array) {
+    const copy = Uint8Array.prototype.slice.call(path);
+    if (copy.indexOf(0) >= 0) throw wrongValue('path', 'contains a null byte');
+    return copy;
+  }
+  throw wrongType('path', 'a string, a Buffer or a URL', path);
+}
+
+/** Open flags, of Node's names or numbers. */
+export function flagsArgument(flags: unknown): number {
+  if (flags === undefined) return O_RDONLY;
+  if (typeof flags === 'number') return integer(flags, 'flags', 0, 2 ** 31 - 1);
+  if (typeof flags !== 'string') throw wrongType('flags', 'a string or a number', flags);
+  const value = flagNames[flags];
+  if (value === undefined)
+    throw wrongValue('flags', `must be one of Node's open flags, such as 'r', 'r+', 'w', 'wx' or 'a', but is '${flags}'`);
+  return value;
+}
+
+/** The permissions of a file that an open creates. */
+export function modeArgument(mode: unknown): number {
+  return mode === undefined ? MODE_DEFAULT : integer(mode, 'mode', 0, 0o7777);
+}
+
+export function appends(flags: number): boolean {
+  return (flags & O_APPEND) !== 0;
+}
+
+/**
+ * An open file. Made by `FileHandle.openSync`, or `port.open` as an operation; used through the port that it is associated with.
+ *
+ * A buffer that is in the port's arena or in a SharedArrayBuffer is used in place; any other is copied. It counts as in use until the
+ * operation's packet either way.
+ */
+export class FileHandle extends Handle {
+  static {
+    resultMakers[abi.OP_OPEN] = (id: number, slot: Slot): FileHandle => {
+      const file = new FileHandle(id);
+      const state = stateOf(file);
+      state.engine = slot.engine;
+      state.key = slot.key;
+      state.append = slot.append;
+      return file;
+    };
+  }
+
+  private constructor(id: number) {
+    super(id);
+  }
+
+  /**
+   * Opens a file at once, blocking. It has no port yet.
+   *
+   * @param path - a string, a Buffer, or a file: URL
+   * @param flags - as for node:fs: a name such as 'r+', or a number
+   * @param mode - permissions of a file that is created, 0 to 0o7777
+   * @throws CompletionError with the system's code (ENOENT, EACCES, EEXIST, EISDIR, EMFILE …); ERR_NOT_A_FILE for a FIFO, terminal or
+   *   socket; misuse
+   */
+  static openSync(path: string | Uint8Array | URL, flags: string | number = 'r', mode: number = MODE_DEFAULT): FileHandle {
+    const checked = pathArgument(path);
+    const numeric = flagsArgument(flags);
+    const id = native.openFile(checked, numeric, modeArgument(mode));
+    if (id >= 0) {
+      const file = new FileHandle(id);
+      stateOf(file).append = appends(numeric);
+      return file;
+    }
+    if (id === abi.OPENED_NOT_A_FILE) {
+      throw misuse(
+        Error,
+        'ERR_NOT_A_FILE',
+        'a FileHandle opens regular files and block devices; this is a FIFO, a terminal or a socket',
+      );
+    }
+    const detail = typeof checked === 'string' ? ` '${checked}'` : '';
+    throw errorOfResult(id === abi.OPENED_A_DIRECTORY ? -directoryError() : id, abi.OP_OPEN, 'open', detail);
+  }
+
+  /**
+   * Starts reading. The packet's bytesTransferred is less than asked for only at the end of the file, and 0 there.
+   *
+   * @param buffer - where the bytes go (`offset` and `length` of the operation choose a part)
+   * @param operation - an Operation, or options; `position` is required
+   * @returns the operation
+   * @throws EAGAIN, ERR_HANDLE_CLOSED, ERR_NOT_ASSOCIATED, ERR_PORT_CLOSED, ERR_OPERATION_PENDING, ERR_BUFFER_DETACHED, misuse
+   */
+  read<C = unknown>(buffer: View, operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startBuffer(stateOf(this), abi.OP_READ, false, true, buffer, operation);
+  }
+
+  /**
+   * Starts writing. All bytes are written, or the packet has an error. In append mode the position is not needed.
+   *
+   * @param buffer - the bytes; copied at once unless it is in the arena or a SharedArrayBuffer
+   * @param operation - an Operation, or options; `position` is required unless the file was opened for appending
+   * @throws as read
+   */
+  write<C = unknown>(buffer: View, operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startBuffer(stateOf(this), abi.OP_WRITE, true, true, buffer, operation);
+  }
+
+  /** Starts reading into several views, one after the other: at most 1,024, together at most 2^31-4096 bytes. Throws as read. */
+  readv<C = unknown>(buffers: readonly View[], operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startVector(stateOf(this), abi.OP_READV, abi.OP_READ, false, true, buffers, operation);
+  }
+
+  /** Starts writing several views, one after the other: at most 1,024, together at most 2^31-4096 bytes. Throws as read. */
+  writev<C = unknown>(buffers: readonly View[], operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startVector(stateOf(this), abi.OP_WRITEV, abi.OP_WRITE, true, true, buffers, operation);
+  }
+
+  /** Starts flushing data and metadata to the device: what was written and completed before is durable when the packet comes. */
+  sync<C = unknown>(operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startPlain(stateOf(this), abi.OP_SYNC, 0, operation);
+  }
+
+  /** As sync, without metadata that reading the data back doesn't need. */
+  datasync<C = unknown>(operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startPlain(stateOf(this), abi.OP_DATASYNC, 0, operation);
+  }
+
+  /**
+   * Starts cutting or extending the file.
+   *
+   * @param length - the new size in bytes, 0 to 2^53-1; what is added reads as zeros
+   */
+  truncate<C = unknown>(length: number, operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startPlain(stateOf(this), abi.OP_TRUNCATE, safeInteger(length, 'length'), operation);
+  }
+
+  /** Starts asking for the file's size; `packet.result` is the number of bytes. */
+  size<C = unknown>(operation?: Operation<C> | OperationOptions<C>): Operation<C> {
+    return startPlain(stateOf(this), abi.OP_SIZE, 0, operation);
+  }
+}
+
+/** The native number of EISDIR, from the error table. */
+function directoryError(): number {
+  const { errors } = native;
+  for (let i = 0; i < errors.length; i++) {
+    const entry = errors[i];
+    if (entry?.code === 'EISDIR') return -entry.errno;
+  }
+  return 0;
+}

@@ -1,0 +1,566 @@
+// A port's memory as JavaScript sees it. The kernel only ever gets memory that a script can't take away: the arena, the user's own
+// SharedArrayBuffers (registered with the native side, used in place), and blocks that everything else is copied through, out of it
+// at the start and into it at delivery. Where a view lies is read through primordials.ts only.
+
+import * as abi from './abi.js';
+import { bufferDetached, misuse, outOfRange, wrongType, wrongValue } from './errors.js';
+import type { NativePort } from './native.js';
+import {
+  ArrayBufferIsView,
+  ArrayBufferPrototype,
+  ArrayIsArray,
+  DataViewBuffer,
+  DataViewByteLength,
+  DataViewByteOffset,
+  MapDelete,
+  MapGet,
+  MapSet,
+  MathMin,
+  NativeSharedArrayBuffer,
+  NativeUint8Array,
+  ObjectGetPrototypeOf,
+  SharedArrayBufferByteLength,
+  TypedArrayBuffer,
+  TypedArrayByteLength,
+  TypedArrayByteOffset,
+  TypedArrayIndexOf,
+  TypedArrayTag,
+  Uint8ArraySet,
+} from './primordials.js';
+import type { Slot } from './slot.js';
+import { integer } from './validate.js';
+
+/** A view that operations take: any TypedArray (Buffer included) or DataView, over any kind of buffer. */
+export type View = ArrayBufferView;
+
+/** A piece of native memory that one operation is copied through. */
+export interface Block {
+  readonly memoryId: number;
+  readonly offset: number;
+  /** All of the memory that the block lies in. */
+  readonly bytes: Uint8Array;
+  readonly memory: SharedArrayBuffer;
+  /** log2 of its size, or 0 for one that is made for a single use. */
+  readonly sizeClass: number;
+  readonly size: number;
+  next: Block | null;
+}
+
+/** A SharedArrayBuffer of the user's that the native side knows. */
+export interface Registration {
+  readonly id: number;
+  readonly buffer: SharedArrayBuffer;
+  /** Of the buffer when it was registered; a growable one may be longer by now. */
+  readonly byteLength: number;
+  /** Operations that work in it. */
+  uses: number;
+  /** Replaced by a longer registration of the same buffer: goes with its last use. */
+  replaced: boolean;
+}
+
+// Blocks come in powers of two from 64 bytes up; to 64 KiB out of the arena or a slab, above that each in memory of its own.
+const CLASS_MIN = 6;
+const CLASS_POOLED_MAX = 16;
+const CLASS_CACHED_MAX = 22;
+const SLAB_BYTES = 2 ** 20;
+/** Idle large blocks beyond this are given back. */
+const LARGE_IDLE_MAX = 8 * 2 ** 20;
+/** Registered buffers that nothing uses at the moment; the oldest goes when there are more. */
+const REGISTRATIONS_IDLE_MAX = 16;
+/** Up to here a loop is faster than set(), which needs two views made. */
+const LOOP_COPY_MAX = 160;
+
+// Where the view last looked at lies. Module variables, because a result object would be one allocation an operation.
+let viewBuffer: ArrayBufferLike;
+let viewByteOffset = 0;
+let viewByteLength = 0;
+
+/** Reads where a view lies; throws if it isn't one, or is detached or out of its buffer's bounds. */
+function locate(view: unknown, name: string): void {
+  if (!ArrayBufferIsView(view)) throw wrongType(name, 'a TypedArray, Buffer or DataView', view);
+  if (!locateView(view)) throw bufferDetached(name);
+}
+
+/** The same for what is known to be a view: false if it is detached or out of bounds. */
+function locateView(view: View): boolean {
+  if (TypedArrayTag(view) !== undefined) {
+    viewBuffer = TypedArrayBuffer(view);
+    viewByteOffset = TypedArrayByteOffset(view);
+    viewByteLength = TypedArrayByteLength(view);
+    return viewByteLength !== 0 || isAttached(view);
+  }
+  try {
+    viewBuffer = DataViewBuffer(view);
+    viewByteOffset = DataViewByteOffset(view);
+    viewByteLength = DataViewByteLength(view);
+    return true;
+  } catch {
+    return false; // the getters throw for this reason alone
+  }
+}
+
+/** An empty typed array says 0 as a detached one does; methods tell them apart. */
+function isAttached(view: View): boolean {
+  try {
+    TypedArrayIndexOf(view, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function copyOut(view: View, offset: number, length: number, block: Block, at: number): void {
+  const { bytes } = block;
+  if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
+    const source = view as Uint8Array;
+    for (let i = 0; i < length; i++) bytes[at + i] = source[offset + i] as number;
+  } else if (length > 0) {
+    Uint8ArraySet(bytes, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), at);
+  }
+}
+
+function copyIn(view: View, offset: number, length: number, block: Block, at: number): void {
+  if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
+    const { bytes } = block;
+    const target = view as Uint8Array;
+    for (let i = 0; i < length; i++) target[offset + i] = bytes[at + i] as number;
+  } else if (length > 0) {
+    const source = new NativeUint8Array(block.memory, at, length);
+    Uint8ArraySet(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), source);
+  }
+}
+
+export class Memory {
+  readonly arena: SharedArrayBuffer;
+  readonly arenaView: Uint8Array<SharedArrayBuffer>;
+  /** Copied through native memory because the arena was full or the buffer large. */
+  bounceBytes = 0;
+
+  // The result of placing a view: where the operation works, for its submission entry.
+  memoryId = abi.MEMORY_NONE;
+  memoryOffset = 0;
+  length = 0;
+
+  readonly #native: NativePort;
+  /** Blocks handed out by allocate(), by offset. */
+  readonly #allocated = new Map<number, number>();
+  readonly #free: (Block | null)[] = [];
+  /** Bytes of the arena that blocks have, and of those the idle ones. */
+  #arenaBlocks = 0;
+  #arenaIdle = 0;
+  #largeIdle = 0;
+  #slab: Uint8Array<SharedArrayBuffer> | null = null;
+  #slabId = 0;
+  #slabUsed = 0;
+  readonly #registrations = new Map<ArrayBufferLike, Registration>();
+  /** Registrations without a use, oldest first. */
+  readonly #idle: Registration[] = [];
+  #latest: Registration | null = null;
+
+  constructor(native: NativePort, arena: SharedArrayBuffer, arenaView: Uint8Array<SharedArrayBuffer>) {
+    this.#native = native;
+    this.arena = arena;
+    this.arenaView = arenaView;
+    for (let i = 0; i <= CLASS_CACHED_MAX; i++) this.#free[i] = null;
+  }
+
+  // ---- the user's side of the arena
+
+  allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
+    const size = integer(bytes, 'bytes', 1, Number.MAX_SAFE_INTEGER);
+    let offset = size <= this.arenaView.length ? this.#native.arenaAllocate(size) : -1;
+    if (offset < 0 && this.#arenaIdle > 0) {
+      this.#trim();
+      offset = this.#native.arenaAllocate(size);
+    }
+    if (offset < 0) {
+      throw misuse(
+        Error,
+        'ENOBUFS',
+        `the arena has no ${size} bytes in one piece left; release some, or create the port with more arenaBytes`,
+      );
+    }
+    MapSet(this.#allocated, offset, size);
+    return new NativeUint8Array(this.arena, offset, size);
+  }
+
+  release(view: unknown): void {
+    locate(view, 'view');
+    const offset = viewByteOffset;
+    if (viewBuffer !== this.arena) throw wrongValue('view', "is not in this port's arena");
+    if (MapGet(this.#allocated, offset) === undefined)
+      throw wrongValue('view', 'is not the beginning of a block that is allocated: released already?');
+    MapDelete(this.#allocated, offset);
+    this.#native.arenaRelease(offset);
+  }
+
+  // ---- placing an operation's memory
+
+  /**
+   * Decides where an operation on one view works, and takes hold of that memory: `memoryId`, `memoryOffset` and `length` say it. A
+   * view that is written from (`out`) and can't be used in place is copied now. Call range() right before it, with no user code
+   * (a getter, a listener) in between: it works with the place that range() read.
+   */
+  place(slot: Slot, view: View, out: boolean, offset: number, length: number): void {
+    this.length = length;
+    if (viewBuffer === this.arena) {
+      this.memoryId = abi.MEMORY_ARENA;
+      this.memoryOffset = viewByteOffset + offset;
+      return;
+    }
+    const registration = this.#registration(viewByteOffset + offset + length);
+    if (registration !== null) {
+      registration.uses++;
+      slot.registration = registration;
+      slot.view = view;
+      this.memoryId = registration.id;
+      this.memoryOffset = viewByteOffset + offset;
+      return;
+    }
+    if (!out) {
+      slot.view = view;
+      slot.viewOffset = offset;
+      slot.viewLength = length;
+    }
+    if (length === 0) {
+      this.memoryId = abi.MEMORY_NONE;
+      this.memoryOffset = 0;
+      return;
+    }
+    const block = this.#acquire(length);
+    slot.block = block;
+    this.memoryId = block.memoryId;
+    this.memoryOffset = block.offset;
+    if (out) copyOut(view, offset, length, block, block.offset);
+  }
+
+  /** Checks a view with its options and returns the number of bytes. Throws misuse. */
+  range(view: unknown, offset: number | undefined, length: number | undefined): number {
+    locate(view, 'buffer');
+    const from = offset === undefined ? 0 : integer(offset, 'offset', 0, viewByteLength);
+    const bytes = length === undefined ? viewByteLength - from : integer(length, 'length', 0, viewByteLength - from);
+    if (bytes > abi.LENGTH_MAX) throw outOfRange('length', `at most ${abi.LENGTH_MAX} (2^31-4096) bytes in one operation`, bytes);
+    return bytes;
+  }
+
+  /**
+   * The same for a vector: true if all its views can be used in place, and then `segment()` gives each one's place. Otherwise the
+   * operation works in one block, as a plain read or write.
+   */
+  placeVector(slot: Slot, views: readonly View[], lengths: readonly number[], total: number, out: boolean): boolean {
+    slot.views = views;
+    slot.viewLengths = lengths;
+    if (total > 0 && this.#allInPlace(slot, views)) {
+      this.length = total;
+      return true;
+    }
+    this.length = total;
+    if (total === 0) {
+      this.memoryId = abi.MEMORY_NONE;
+      this.memoryOffset = 0;
+      return false;
+    }
+    const block = this.#acquire(total);
+    slot.block = block;
+    this.memoryId = block.memoryId;
+    this.memoryOffset = block.offset;
+    if (out) {
+      let at = block.offset;
+      for (let i = 0; i < views.length; i++) {
+        const view = views[i] as View;
+        locateView(view);
+        copyOut(view, 0, viewByteLength, block, at);
+        at += viewByteLength;
+      }
+    }
+    return false;
+  }
+
+  /** The place of one view of a vector that placeVector() found to be usable in place. */
+  segment(slot: Slot, view: View): void {
+    locateView(view);
+    this.length = viewByteLength;
+    this.memoryOffset = viewByteOffset;
+    if (viewBuffer === this.arena) {
+      this.memoryId = abi.MEMORY_ARENA;
+      return;
+    }
+    const buffer = viewBuffer;
+    const held = slot.registrations as Registration[];
+    for (let i = 0; i < held.length; i++) {
+      const registration = held[i] as Registration;
+      // The last one registered is the longest.
+      if (registration.buffer === buffer) this.memoryId = registration.id;
+    }
+  }
+
+  #allInPlace(slot: Slot, views: readonly View[]): boolean {
+    const held: Registration[] = [];
+    slot.registrations = held;
+    for (let i = 0; i < views.length; i++) {
+      locateView(views[i] as View);
+      if (viewBuffer === this.arena) continue;
+      const registration = this.#registration(viewByteOffset + viewByteLength);
+      if (registration === null) {
+        for (let j = 0; j < held.length; j++) this.#unuse(held[j] as Registration);
+        slot.registrations = null;
+        return false;
+      }
+      registration.uses++;
+      held[held.length] = registration;
+    }
+    return true;
+  }
+
+  // ---- at the operation's end
+
+  /**
+   * Copies what was read to where it belongs and gives the slot's memory back.
+   *
+   * @returns false if the buffer was detached or made too small meanwhile: nothing was copied then
+   */
+  finish(slot: Slot, bytes: number, reads: boolean): boolean {
+    let whole = true;
+    const { block } = slot;
+    if (slot.registration !== null) this.#unuse(slot.registration);
+    else if (reads && slot.view !== null) {
+      whole = locateView(slot.view) && viewByteLength >= slot.viewOffset + slot.viewLength;
+      if (whole && block !== null) copyIn(slot.view, slot.viewOffset, MathMin(bytes, slot.viewLength), block, block.offset);
+    } else if (slot.views !== null) whole = this.#finishVector(slot, slot.views, bytes, reads);
+    if (block !== null) this.#giveBack(block);
+    slot.view = null;
+    slot.views = null;
+    slot.viewLengths = null;
+    slot.block = null;
+    slot.registration = null;
+    return whole;
+  }
+
+  #finishVector(slot: Slot, views: readonly View[], bytes: number, reads: boolean): boolean {
+    const { block, registrations } = slot;
+    slot.registrations = null;
+    if (registrations !== null) {
+      for (let i = 0; i < registrations.length; i++) this.#unuse(registrations[i] as Registration);
+    }
+    if (!reads || block === null) return true;
+    const lengths = slot.viewLengths as readonly number[];
+    for (let i = 0; i < views.length; i++) {
+      if (!locateView(views[i] as View) || viewByteLength < (lengths[i] as number)) return false;
+    }
+    let at = 0;
+    for (let i = 0; i < views.length && at < bytes; i++) {
+      const view = views[i] as View;
+      locateView(view);
+      const length = MathMin(lengths[i] as number, bytes - at);
+      copyIn(view, 0, length, block, block.offset + at);
+      at += length;
+    }
+    return true;
+  }
+
+  // ---- blocks
+
+  #acquire(length: number): Block {
+    const sizeClass = length <= 2 ** CLASS_MIN ? CLASS_MIN : 32 - Math.clz32(length - 1);
+    if (sizeClass > CLASS_CACHED_MAX) {
+      this.bounceBytes += length;
+      return this.#ownBlock((length + 4095) & ~4095, 0);
+    }
+    const block = this.#free[sizeClass] as Block | null;
+    if (block === null) {
+      const made = this.#make(sizeClass);
+      if (made.memoryId !== abi.MEMORY_ARENA) this.bounceBytes += length;
+      return made;
+    }
+    this.#free[sizeClass] = block.next;
+    block.next = null;
+    if (block.memoryId === abi.MEMORY_ARENA) this.#arenaIdle -= block.size;
+    else {
+      this.bounceBytes += length;
+      if (sizeClass > CLASS_POOLED_MAX) this.#largeIdle -= block.size;
+    }
+    return block;
+  }
+
+  #make(sizeClass: number): Block {
+    const size = 2 ** sizeClass;
+    if (sizeClass > CLASS_POOLED_MAX) return this.#ownBlock(size, sizeClass);
+    // Half of the arena stays the user's.
+    if ((this.#arenaBlocks + size) * 2 <= this.arenaView.length) {
+      const offset = this.#native.arenaAllocate(size);
+      if (offset >= 0) {
+        this.#arenaBlocks += size;
+        return { memoryId: abi.MEMORY_ARENA, offset, bytes: this.arenaView, memory: this.arena, sizeClass, size, next: null };
+      }
+    }
+    if (this.#slab === null || this.#slabUsed + size > SLAB_BYTES) {
+      const slab = new NativeUint8Array(newMemory(SLAB_BYTES));
+      this.#slabId = this.#register(slab);
+      this.#slab = slab;
+      this.#slabUsed = 0;
+    }
+    const offset = this.#slabUsed;
+    this.#slabUsed += size;
+    const bytes = this.#slab;
+    return { memoryId: this.#slabId, offset, bytes, memory: bytes.buffer, sizeClass, size, next: null };
+  }
+
+  #ownBlock(size: number, sizeClass: number): Block {
+    const memory = newMemory(size);
+    const bytes = new NativeUint8Array(memory);
+    return { memoryId: this.#register(bytes), offset: 0, bytes, memory, sizeClass, size, next: null };
+  }
+
+  #giveBack(block: Block): void {
+    const { sizeClass, size } = block;
+    if (block.memoryId === abi.MEMORY_ARENA) {
+      // A quarter of the arena may lie idle in blocks; allocate() takes even that back when it has to.
+      if ((this.#arenaIdle + size) * 4 > this.arenaView.length) {
+        this.#arenaBlocks -= size;
+        this.#native.arenaRelease(block.offset);
+        return;
+      }
+      this.#arenaIdle += size;
+    } else if (sizeClass === 0 || sizeClass > CLASS_POOLED_MAX) {
+      if (sizeClass === 0 || this.#largeIdle + size > LARGE_IDLE_MAX) {
+        this.#native.unregisterMemory(block.memoryId);
+        return;
+      }
+      this.#largeIdle += size;
+    }
+    block.next = this.#free[sizeClass] as Block | null;
+    this.#free[sizeClass] = block;
+  }
+
+  /** Gives the arena's idle blocks back to its allocator. */
+  #trim(): void {
+    for (let sizeClass = CLASS_MIN; sizeClass <= CLASS_POOLED_MAX; sizeClass++) {
+      let kept: Block | null = null;
+      let block = this.#free[sizeClass] as Block | null;
+      while (block !== null) {
+        const { next } = block;
+        if (block.memoryId === abi.MEMORY_ARENA) {
+          this.#arenaBlocks -= block.size;
+          this.#arenaIdle -= block.size;
+          this.#native.arenaRelease(block.offset);
+        } else {
+          block.next = kept;
+          kept = block;
+        }
+        block = next;
+      }
+      this.#free[sizeClass] = kept;
+    }
+  }
+
+  // ---- the user's SharedArrayBuffers
+
+  /** The registration of `viewBuffer`, new if need be, that reaches to `end`; null if the buffer has to be copied. */
+  #registration(end: number): Registration | null {
+    const buffer = viewBuffer;
+    const latest = this.#latest;
+    if (latest !== null && latest.buffer === buffer && end <= latest.byteLength && !latest.replaced) return this.#wake(latest);
+    // A quick way out for plain buffers. A script that fakes the prototype only chooses to be copied, or meets the real test.
+    if (ObjectGetPrototypeOf(buffer) === ArrayBufferPrototype) return null;
+    let byteLength: number;
+    try {
+      byteLength = SharedArrayBufferByteLength(buffer);
+    } catch {
+      return null; // not a SharedArrayBuffer
+    }
+    const known = MapGet(this.#registrations, buffer);
+    if (known !== undefined) {
+      if (end <= known.byteLength) {
+        this.#latest = known;
+        return this.#wake(known);
+      }
+      known.replaced = true;
+      if (known.uses === 0) {
+        this.#removeIdle(known);
+        this.#native.unregisterMemory(known.id);
+      }
+      MapDelete(this.#registrations, buffer);
+    }
+    const shared = buffer as SharedArrayBuffer;
+    const id = this.#native.registerMemory(new NativeUint8Array(shared));
+    if (id === 0) return null; // no more ids: copying is slower, and right
+    const registration: Registration = { id, buffer: shared, byteLength, uses: 0, replaced: false };
+    MapSet<ArrayBufferLike, Registration>(this.#registrations, buffer, registration);
+    this.#latest = registration;
+    return registration;
+  }
+
+  /** Takes a registration out of the idle ones: it is about to be used. */
+  #wake(registration: Registration): Registration {
+    if (registration.uses === 0) this.#removeIdle(registration);
+    return registration;
+  }
+
+  #removeIdle(registration: Registration): void {
+    const idle = this.#idle;
+    let kept = 0;
+    for (let i = 0; i < idle.length; i++) {
+      const each = idle[i] as Registration;
+      if (each !== registration) idle[kept++] = each;
+    }
+    idle.length = kept;
+  }
+
+  #unuse(registration: Registration): void {
+    if (--registration.uses > 0) return;
+    if (registration.replaced) {
+      this.#native.unregisterMemory(registration.id);
+      return;
+    }
+    const idle = this.#idle;
+    idle[idle.length] = registration;
+    if (idle.length <= REGISTRATIONS_IDLE_MAX) return;
+    const oldest = idle[0] as Registration;
+    this.#removeIdle(oldest);
+    MapDelete<ArrayBufferLike, Registration>(this.#registrations, oldest.buffer);
+    if (this.#latest === oldest) this.#latest = null;
+    this.#native.unregisterMemory(oldest.id);
+  }
+
+  #register(bytes: Uint8Array): number {
+    const id = this.#native.registerMemory(bytes);
+    if (id === 0)
+      throw misuse(
+        Error,
+        'ENOMEM',
+        'too many buffers are copied at once; allocate them from the port, or start fewer operations',
+      );
+    return id;
+  }
+}
+
+function newMemory(bytes: number): SharedArrayBuffer {
+  try {
+    return new NativeSharedArrayBuffer(bytes);
+  } catch (cause) {
+    throw misuse(
+      Error,
+      'ENOMEM',
+      `there is no memory for a copy of ${bytes} bytes; use port.allocate or a SharedArrayBuffer`,
+      cause,
+    );
+  }
+}
+
+/** Checks the views of a vector and copies the list: a script may change its array later. Returns the sum of the lengths. */
+export function checkVector(given: unknown, views: View[], lengths: number[]): number {
+  if (!ArrayIsArray(given)) throw wrongType('buffers', 'an array of views', given);
+  const count = given.length;
+  if (count > abi.SEGMENTS_MAX) throw outOfRange('buffers.length', `at most ${abi.SEGMENTS_MAX}`, count);
+  let total = 0;
+  for (let i = 0; i < count; i++) {
+    const view: unknown = given[i];
+    locate(view, `buffers[${i}]`);
+    views[i] = view as View;
+    lengths[i] = viewByteLength;
+    total += viewByteLength;
+  }
+  if (total > abi.LENGTH_MAX)
+    throw outOfRange('the sum of the lengths', `at most ${abi.LENGTH_MAX} (2^31-4096) bytes in one operation`, total);
+  return total;
+}

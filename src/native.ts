@@ -1,0 +1,166 @@
+// The native module: its types, with what each function relies on, and the loader. Nothing else in the package touches the file
+// system for it. The functions trust no argument (they check and answer with a negative number or throw), but only this package is
+// meant to call them.
+
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { ABI_VERSION, COMPLETIONS_MAX, CONTROL_BYTES, ENTRY_BYTES, SUBMISSIONS_MAX } from './abi.js';
+import { misuse } from './errors.js';
+
+/** The names of the backends that there are, or will be. */
+export type BackendName = 'io_uring' | 'epoll' | 'kqueue' | 'iocp';
+
+/** What this machine says to one backend. */
+export interface BackendReport {
+  name: BackendName;
+  available: boolean;
+  /** Why it isn't available, in words; null if it is. */
+  reason: string | null;
+  /** Probed features; one that is masked by COMPLETION_PORT_DISABLE is false. */
+  features: Record<string, boolean>;
+}
+
+/** One entry of the error table: a status in a completion entry is an index into it. */
+export interface NativeError {
+  /** The portable name, such as 'ECONNRESET'. */
+  code: string;
+  /** Negative, as Node's. */
+  errno: number;
+  message: string;
+}
+
+export interface NativePortOptions {
+  backend: string;
+  maxOperations: number;
+  ringEntries: number;
+  concurrency: number;
+  inverted: boolean;
+  /** Comma-separated features to leave unused. */
+  disable: string;
+}
+
+/** The native half of one port. Its parameters and results lie in the control block (abi.ts). Only the thread that made it may call it. */
+export interface NativePort {
+  readonly name: BackendName;
+  readonly features: Record<string, boolean>;
+  /** Takes the submission entries, submits, waits as the control block says, fills completion entries; returns their number. */
+  enter(): number;
+  /** Appends the post that the control block describes to the one queue, behind what is already finished. */
+  post(): void;
+  /** Asks for the operation's end; false: it had finished or the slot's generation is another. */
+  cancel(slot: number, generation: number, by: number): boolean;
+  /** The same for all of a handle's operations; returns how many were pending. */
+  cancelHandle(index: number, generation: number, by: number): number;
+  /** 0, -1: stale handle, -2: it has a port already. */
+  associate(index: number, generation: number, key: number): number;
+  /** Takes a Uint8Array over a whole SharedArrayBuffer, keeps it alive, and returns its memory id; 0: no more ids. */
+  registerMemory(view: Uint8Array): number;
+  /** Lets go of it after the last operation that uses it. */
+  unregisterMemory(id: number): void;
+  /** An offset into the arena, or -1. */
+  arenaAllocate(bytes: number): number;
+  /** 0, or -1: no block starts there. The block is used again only after the last operation that uses it. */
+  arenaRelease(offset: number): number;
+  /** Starts opening a file; 0, or negative if the slot was refused. */
+  open(
+    slot: number,
+    slotGeneration: number,
+    path: string | Uint8Array,
+    flags: number,
+    mode: number,
+    key: number,
+    timeoutMs: number,
+    operationId: number,
+    entryFlags: number,
+  ): number;
+  /** Calls `onWake` from the event loop when something may be there, again at once for as long as it returns true. */
+  startLoop(onWake: () => boolean): void;
+  ref(): void;
+  unref(): void;
+  /** Schedules onWake. */
+  wake(): void;
+  /** Writes the statistics into the control block. */
+  stats(): void;
+  /** Cancels everything; `onClosed` is called when the last operation has let go of its memory. */
+  close(onClosed: () => void): void;
+}
+
+export interface NativeModule {
+  readonly abi: { version: number; controlBytes: number; entryBytes: number; maxSubmissions: number; maxCompletions: number };
+  readonly version: string;
+  readonly errors: readonly NativeError[];
+  /** The monotonic clock, in milliseconds with fractions. */
+  now(): number;
+  probe(disable: string): BackendReport[];
+  createPort(
+    control: Uint8Array,
+    arena: Uint8Array,
+    options: NativePortOptions,
+  ): NativePort | { error: { errno: number; reason: string } };
+  /** A handle's id, or the negated native error, or one of abi.ts's OPENED_… */
+  openFile(path: string | Uint8Array, flags: number, mode: number): number;
+  listen(family: number, address: Uint8Array, backlog: number, reusePort: boolean, ipv6Only: boolean): number;
+  socket(family: number, bind: Uint8Array | null): number;
+  /** 0, or -1: stale. */
+  closeHandle(index: number, generation: number, reset: boolean): number;
+  /** Writes the own or the peer's address; 0, or the negated native error. */
+  address(index: number, generation: number, peer: boolean, out: Uint8Array): number;
+  setOption(index: number, generation: number, option: number, value: number): number;
+  getOption(index: number, generation: number, option: number): number;
+  /** 4, 6, or 0: not a literal address. */
+  parseAddress(host: string, out: Uint8Array): number;
+  formatAddress(address: Uint8Array): string;
+  /** The index into `errors` that a native error of that operation has. */
+  mapError(nativeCode: number, opcode: number): number;
+  /** Reports an uncaught exception, as if thrown out of an event-loop callback. */
+  fatalException(error: unknown): void;
+}
+
+const require = createRequire(import.meta.url);
+
+/** This package's version, which the addon must share. */
+export const version: string = (require('../package.json') as { version: string }).version;
+
+const rebuild = "run 'npx completion-port build'";
+
+function load(): NativeModule {
+  const platform = `${process.platform}-${process.arch}`;
+  // A documented hook of the tests: narrow generations and mutants live in an addon of their own.
+  const file =
+    process.env.COMPLETION_PORT_BUILD === 'test'
+      ? `../build/${platform}-test/completion_port_test.node`
+      : `../build/${platform}/completion_port.node`;
+  const path = fileURLToPath(new URL(file, import.meta.url));
+  let module: NativeModule;
+  try {
+    module = require(path) as NativeModule;
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+    const what = missing
+      ? `there is no native addon for ${platform} (${path})`
+      : `the native addon ${path} can't be loaded (${String(cause)})`;
+    const how =
+      process.platform === 'linux' ? `${rebuild} to build it` : 'this version of completion-port has been built for Linux only';
+    throw misuse(Error, 'ERR_NO_NATIVE', `${what}; ${how}`, cause);
+  }
+  const { abi } = module;
+  if (
+    module.version !== version ||
+    abi?.version !== ABI_VERSION ||
+    abi.controlBytes !== CONTROL_BYTES ||
+    abi.entryBytes !== ENTRY_BYTES ||
+    abi.maxSubmissions !== SUBMISSIONS_MAX ||
+    abi.maxCompletions !== COMPLETIONS_MAX
+  ) {
+    const has = `version ${module.version}, ABI ${abi?.version}`;
+    throw misuse(
+      Error,
+      'ERR_NATIVE_MISMATCH',
+      `the native addon ${path} has ${has}, the package is version ${version}, ABI ${ABI_VERSION}; ${rebuild} to build it anew`,
+    );
+  }
+  return module;
+}
+
+/** The native module of this thread. */
+export const native: NativeModule = load();

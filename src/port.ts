@@ -1,0 +1,595 @@
+// CompletionPort: the public face of the engine. It checks arguments and turns waits into promises and iterators; everything else
+// is the engine's.
+
+import { AsyncResource } from 'node:async_hooks';
+import { availableParallelism } from 'node:os';
+import * as abi from './abi.js';
+import type { Dispatch, Handler } from './engine.js';
+import { Engine } from './engine.js';
+import { AbortError, misuse, wrongType, wrongValue } from './errors.js';
+import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
+import type { Handle } from './handle.js';
+import { handleArgument } from './handle.js';
+import type { BackendName, BackendReport } from './native.js';
+import { native } from './native.js';
+import type { Operation, OperationOptions } from './operation.js';
+import { isOperation, operationFor } from './operation.js';
+import type { CompletionPacket, Packet } from './packet.js';
+import { EventTargetAdd, EventTargetRemove, NativePromise } from './primordials.js';
+import { startOpen } from './start.js';
+import { abortedSignal, boolean, integer, milliseconds, optionsObject, safeInteger } from './validate.js';
+import { Waiter } from './waiters.js';
+
+const MAX_INT32 = 2 ** 31 - 1;
+const MAX_UINT32 = 2 ** 32 - 1;
+const OPERATIONS_MAX = 1_048_576;
+const OPERATIONS_DEFAULT = 65_536;
+const ARENA_MAX = 2 ** 31;
+const ARENA_DEFAULT = 16 * 2 ** 20;
+const ARENA_STEP = 64 * 2 ** 10;
+const RING_MIN = 8;
+const RING_MAX = 4096;
+const RING_DEFAULT = 1024;
+const ENOMEM = 12;
+const INFINITE = Number.POSITIVE_INFINITY;
+
+const backendNames: readonly string[] = ['io_uring', 'epoll', 'kqueue', 'iocp'];
+
+/** Options of CompletionPort.create. */
+export interface CreateOptions {
+  /** How many threads may run on packets of the port at once; 0, the default: os.availableParallelism(). 0 to 2^31-1. */
+  concurrency?: number | undefined;
+  /**
+   * 'auto', the default, takes what suits this machine (or what COMPLETION_PORT_BACKEND names); a name takes that backend or throws
+   * ERR_BACKEND_UNAVAILABLE.
+   */
+  backend?: BackendName | 'auto' | undefined;
+  /** A port for several threads: not in this version, throws ERR_NOT_SUPPORTED. */
+  shared?: boolean | undefined;
+  /** Operations in flight at most, 1 to 1,048,576; 65,536 unless given. One more throws EAGAIN. */
+  maxOperations?: number | undefined;
+  /** Size of the arena in bytes, 0 to 2^31, taken up to a multiple of 64 KiB; 16 MiB unless given. Pages cost nothing until touched. */
+  arenaBytes?: number | undefined;
+  /**
+   * 'plain', the default: libuv waits, and watches the port. 'inverted': the port waits, and watches libuv. That is faster with few
+   * connections, makes eventLoopUtilization read 1, and must not be used in an embedder that runs the loop without waiting.
+   */
+  eventLoop?: 'plain' | 'inverted' | undefined;
+  /** Entries of the kernel's submission ring, 8 to 4,096, taken up to a power of two. For tests: any size works. */
+  ringEntries?: number | undefined;
+}
+
+/** Options of get and getMany. */
+export interface GetOptions {
+  /** Milliseconds, fractions and Infinity (the default) included. */
+  timeout?: number | undefined;
+  /** Ends the wait with an AbortError; no packet is lost. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Figures of a port, since its creation unless said otherwise. */
+export interface Stats {
+  operationsStarted: number;
+  /** Packets delivered, posts and those of promises and streams included. */
+  packets: number;
+  posts: number;
+  bytesRead: number;
+  bytesWritten: number;
+  /** Now: operations started whose packet isn't delivered. */
+  inFlight: number;
+  /** Now: packets that wait for a get. */
+  queued: number;
+  /** System calls into the ring. */
+  enters: number;
+  /** Times that the port woke the event loop. */
+  wakeups: number;
+  /** Bytes copied through memory outside the arena, because it was full or the buffer large. */
+  bounceBytes: number;
+  arenaBytes: number;
+  /** Now: bytes of the arena that are handed out, the port's own blocks for copies included. */
+  arenaUsed: number;
+  /** The kernel holds the arena as a registered buffer. */
+  arenaRegistered: boolean;
+  ringEntries: number;
+  completionEntries: number;
+  /** Now: operations that wait in user space for room in the ring. */
+  backlog: number;
+}
+
+/** What runs a port's operations. */
+export interface Backend {
+  readonly name: BackendName;
+  /** What was probed on this machine, by name. */
+  readonly features: Readonly<Record<string, boolean>>;
+  /** With backend 'auto': why a better one was not taken. */
+  readonly fallbackReason?: string;
+}
+
+let consumerStopped: (consumer: Consumer) => boolean;
+
+/** What dispatch returns. */
+export class Consumer {
+  readonly #engine: Engine;
+  readonly #dispatch: Dispatch;
+
+  static {
+    consumerStopped = (consumer) => consumer.#engine.dispatch !== consumer.#dispatch;
+  }
+
+  /** @internal */
+  constructor(engine: Engine, dispatch: Dispatch) {
+    this.#engine = engine;
+    this.#dispatch = dispatch;
+  }
+
+  /** True until stop(), or the port's close. */
+  get active(): boolean {
+    return !consumerStopped(this);
+  }
+
+  /** No more packets from now on: what isn't delivered stays queued. Stopping twice is harmless. */
+  stop(): void {
+    if (consumerStopped(this)) return;
+    this.#engine.dispatch = null;
+    this.#engine.poke();
+  }
+
+  [Symbol.dispose](): void {
+    this.stop();
+  }
+}
+
+/** What COMPLETION_PORT_DISABLE asks to leave unused. */
+function disabledFeatures(): string {
+  return process.env.COMPLETION_PORT_DISABLE ?? '';
+}
+
+function chooseBackend(given: unknown): { name: string; explicit: boolean } {
+  if (given !== undefined && given !== 'auto') {
+    if (typeof given !== 'string') throw wrongType('options.backend', 'a string', given);
+    if (!backendNames.includes(given))
+      throw wrongValue('options.backend', `must be 'auto', 'io_uring', 'epoll', 'kqueue' or 'iocp', but is '${given}'`);
+    return { name: given, explicit: true };
+  }
+  const wanted = process.env.COMPLETION_PORT_BACKEND;
+  if (wanted === undefined || wanted === '' || wanted === 'auto') return { name: 'io_uring', explicit: false };
+  if (!backendNames.includes(wanted)) {
+    throw wrongValue('COMPLETION_PORT_BACKEND', `must be 'auto', 'io_uring', 'epoll', 'kqueue' or 'iocp', but is '${wanted}'`);
+  }
+  return { name: wanted, explicit: true };
+}
+
+function newArena(bytes: number): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(bytes);
+  } catch (cause) {
+    throw misuse(
+      Error,
+      'ENOMEM',
+      `there is no memory for an arena of ${bytes} bytes; create the port with smaller arenaBytes`,
+      cause,
+    );
+  }
+}
+
+const unavailable = (message: string): Error => misuse(Error, 'ERR_BACKEND_UNAVAILABLE', message);
+
+function openBackend(
+  options: CreateOptions,
+  concurrency: number,
+): { engine: Engine; concurrency: number; maxOperations: number } {
+  const maxOperations =
+    options.maxOperations === undefined
+      ? OPERATIONS_DEFAULT
+      : integer(options.maxOperations, 'options.maxOperations', 1, OPERATIONS_MAX);
+  const arenaBytes =
+    options.arenaBytes === undefined ? ARENA_DEFAULT : integer(options.arenaBytes, 'options.arenaBytes', 0, ARENA_MAX);
+  const ringEntries =
+    options.ringEntries === undefined ? RING_DEFAULT : integer(options.ringEntries, 'options.ringEntries', RING_MIN, RING_MAX);
+  const { eventLoop } = options;
+  if (eventLoop !== undefined && eventLoop !== 'plain' && eventLoop !== 'inverted') {
+    throw wrongValue('options.eventLoop', "must be 'plain' or 'inverted'");
+  }
+  const { name, explicit } = chooseBackend(options.backend);
+  if (name !== 'io_uring') throw unavailable(`the backend ${name} is not built yet; io_uring is the only one`);
+  const arena = newArena(Math.ceil(arenaBytes / ARENA_STEP) * ARENA_STEP);
+  const arenaView = new Uint8Array(arena);
+  const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
+  const port = native.createPort(new Uint8Array(control), arenaView, {
+    backend: name,
+    maxOperations,
+    ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
+    concurrency,
+    inverted: eventLoop === 'inverted',
+    disable: disabledFeatures(),
+  });
+  if ('error' in port) {
+    const { errno, reason } = port.error;
+    if (Math.abs(errno) === ENOMEM) throw misuse(Error, 'ENOMEM', `no memory for the port: ${reason}`);
+    throw unavailable(
+      explicit
+        ? `the backend ${name} can't be used here: ${reason}`
+        : `io_uring can't be used here (${reason}), and no other backend is built yet`,
+    );
+  }
+  return { engine: new Engine(port, { maxOperations, arena, arenaView, control }), concurrency, maxOperations };
+}
+
+let engineOf: (port: CompletionPort) => Engine;
+
+type Result = CompletionPacket | CompletionPacket[] | null;
+
+/** A wait for packets, as a promise. */
+function waitFor(engine: Engine, max: number, options: GetOptions | undefined, owner: object | null): Promise<Result> {
+  return new NativePromise<Result>((resolve, reject) => {
+    // What this throws rejects the promise.
+    engine.checkOpen();
+    if (max !== 0) integer(max, 'max', 1, MAX_INT32);
+    optionsObject(options, 'options');
+    const timeout = milliseconds(options?.timeout, 'options.timeout');
+    const signal = options?.signal;
+    if (signal !== undefined && abortedSignal(signal, 'options.signal')) throw new AbortError(signal.reason);
+    const found = max === 0 ? engine.takeAtOnce() : engine.takeManyAtOnce(max);
+    if (found !== null) {
+      engine.poke();
+      resolve(found);
+      return;
+    }
+    engine.checkOpen(); // a promise that was settled on the way may have closed it
+    const deadline = timeout === INFINITE ? INFINITE : native.now() + timeout;
+    const waiter = new Waiter(max, deadline, owner, resolve, reject);
+    if (signal !== undefined) {
+      const aborted = (): void => engine.abortWaiter(waiter, signal.reason);
+      EventTargetAdd(signal, 'abort', aborted);
+      waiter.forget = () => EventTargetRemove(signal, 'abort', aborted);
+    }
+    engine.wait(waiter);
+  });
+}
+
+class PacketIterator<C> implements AsyncIterableIterator<Packet<C>> {
+  readonly #engine: Engine;
+  #done = false;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  async next(): Promise<IteratorResult<Packet<C>, undefined>> {
+    if (this.#done || this.#engine.closed) {
+      this.#done = true;
+      return { done: true, value: undefined };
+    }
+    try {
+      const packet = await waitFor(this.#engine, 0, undefined, this);
+      if (packet !== null) return { done: false, value: packet as Packet<C> };
+    } catch (error) {
+      if (!this.#engine.closed) throw error;
+    }
+    this.#done = true;
+    return { done: true, value: undefined };
+  }
+
+  async return(): Promise<IteratorResult<Packet<C>, undefined>> {
+    this.#done = true;
+    // Waits that nobody will look at must take no packet.
+    const engine = this.#engine;
+    for (let waiter = engine.waiters.first; waiter !== null; ) {
+      const { next } = waiter;
+      if (waiter.owner === this) engine.endWaiter(waiter, null);
+      waiter = next;
+    }
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+}
+
+/**
+ * A completion port: the one queue that the completions of files, sockets and posts arrive in.
+ *
+ * A port is created by `CompletionPort.create` and belongs to the thread that created it. Handles are associated with it, operations
+ * are started on handles, and each operation ends in exactly one packet, which one get, iterator or dispatch receives. After `close()`
+ * every method but `close` throws ERR_PORT_CLOSED.
+ *
+ * @typeParam C - the type of the operations' `context`
+ */
+export class CompletionPort<C = unknown> {
+  /** What runs the port's operations. */
+  readonly backend: Backend;
+  /** How many threads may run on packets at once: kept for shared ports; one thread can't exceed it. */
+  readonly concurrency: number;
+  /** How many operations may be in flight. */
+  readonly maxOperations: number;
+  /** Whether several threads may attach: false in this version. */
+  readonly shared: boolean;
+  readonly #engine: Engine;
+
+  static {
+    engineOf = (port) => port.#engine;
+  }
+
+  private constructor(engine: Engine, concurrency: number, maxOperations: number) {
+    this.#engine = engine;
+    const { name, features } = engine.native;
+    this.backend = Object.freeze({ name, features: Object.freeze({ ...features }) });
+    this.concurrency = concurrency;
+    this.maxOperations = maxOperations;
+    this.shared = false;
+  }
+
+  /**
+   * Creates a port. It holds a ring of the kernel's and the arena until it is closed.
+   *
+   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM; ERR_NOT_SUPPORTED for `shared: true`; misuse
+   */
+  static create<C = unknown>(options: CreateOptions = {}): CompletionPort<C> {
+    if (typeof options !== 'object' || options === null) throw wrongType('options', 'an object', options);
+    const given = options.concurrency === undefined ? 0 : integer(options.concurrency, 'options.concurrency', 0, MAX_INT32);
+    if (boolean(options.shared, 'options.shared', false)) {
+      throw misuse(
+        Error,
+        'ERR_NOT_SUPPORTED',
+        'shared ports are not in this version; use a port for each thread (and reusePort for listeners)',
+      );
+    }
+    const made = openBackend(options, given === 0 ? availableParallelism() : given);
+    return new CompletionPort<C>(made.engine, made.concurrency, made.maxOperations);
+  }
+
+  /** What this machine says to each backend; starts nothing that lasts. */
+  static probe(): BackendReport[] {
+    return native.probe(disabledFeatures());
+  }
+
+  /** Operations started whose packet isn't delivered yet. */
+  get inFlight(): number {
+    return this.#engine.inFlight;
+  }
+
+  /** The port's own memory. Views of it are used by operations in place, without a copy. */
+  get arena(): SharedArrayBuffer {
+    this.#engine.checkOpen();
+    return this.#engine.memory.arena;
+  }
+
+  /** Fulfilled after close(), when the last operation has let go of its memory. */
+  get closed(): Promise<void> {
+    return this.#engine.closedPromise;
+  }
+
+  /** True from close() on. */
+  get isClosed(): boolean {
+    return this.#engine.closed;
+  }
+
+  /** What another thread would attach with: only a shared port has one. Throws ERR_NOT_SHARED. */
+  get token(): never {
+    throw misuse(Error, 'ERR_NOT_SHARED', 'a private port belongs to the thread that created it; only shared ports have a token');
+  }
+
+  /**
+   * Binds a handle to this port, for its whole life; all its packets carry the key.
+   *
+   * @param key - an integer from 0 to 2^53-1
+   * @throws ERR_ALREADY_ASSOCIATED, ERR_HANDLE_CLOSED, ERR_PORT_CLOSED, misuse
+   */
+  associate(handle: Handle, key: number): void {
+    const engine = this.#engine;
+    engine.checkOpen();
+    const state = handleArgument(handle);
+    const checked = safeInteger(key, 'key');
+    if (state.closed) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
+    const result = state.engine === null ? engine.native.associate(state.index, state.generation, checked) : -2;
+    if (result === -2)
+      throw misuse(Error, 'ERR_ALREADY_ASSOCIATED', 'the handle is associated with a port already, for its whole life');
+    if (result !== 0) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
+    state.engine = engine;
+    state.key = checked;
+  }
+
+  /**
+   * Puts a packet of kind 'post' in the queue, behind everything that has finished.
+   *
+   * @param key - an integer from 0 to 2^53-1, only carried
+   * @param bytesTransferred - an integer from 0 to 2^32-1, only carried
+   * @param operation - an Operation, which the packet will carry and which is not changed by it, or an object with an `id`
+   */
+  post(key: number, bytesTransferred = 0, operation?: Operation<C> | { id: number } | null): void {
+    const engine = this.#engine;
+    engine.checkOpen();
+    safeInteger(key, 'key');
+    integer(bytesTransferred, 'bytesTransferred', 0, MAX_UINT32);
+    if (operation === undefined || operation === null) {
+      engine.post(key, bytesTransferred, null, 0);
+      return;
+    }
+    if (typeof operation !== 'object') throw wrongType('operation', 'an Operation, or an object with an id', operation);
+    const id = safeInteger(operation.id, 'operation.id');
+    engine.post(key, bytesTransferred, isOperation(operation) ? operation : null, id);
+  }
+
+  /**
+   * Takes one packet, waiting for it: for worker threads, and programs that do nothing else, because it blocks the event loop.
+   *
+   * @param timeout - milliseconds, fractions and Infinity (the default) included; 0 doesn't wait
+   * @returns null if time ran out
+   * @throws ERR_PORT_CLOSED, misuse
+   */
+  getSync(timeout?: number): Packet<C> | null {
+    const engine = this.#engine;
+    engine.checkOpen();
+    return engine.getOneSync(milliseconds(timeout, 'timeout')) as Packet<C> | null;
+  }
+
+  /**
+   * Takes up to `max` packets, in the queue's order; waits for the first only.
+   *
+   * @returns an empty array if time ran out
+   */
+  getManySync(max: number, timeout?: number): Packet<C>[] {
+    const engine = this.#engine;
+    engine.checkOpen();
+    integer(max, 'max', 1, MAX_INT32);
+    return engine.getManySync(max, milliseconds(timeout, 'timeout')) as Packet<C>[];
+  }
+
+  /**
+   * Takes one packet without blocking the event loop. Waiting gets are served first come, first served, before a dispatch.
+   *
+   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse
+   */
+  get(options?: GetOptions): Promise<Packet<C> | null> {
+    return waitFor(this.#engine, 0, options, null) as Promise<Packet<C> | null>;
+  }
+
+  /** As get, for up to `max` packets: an empty array if time ran out. */
+  getMany(max: number, options?: GetOptions): Promise<Packet<C>[]> {
+    // 0 would mean one packet to the wait below.
+    return waitFor(this.#engine, max === 0 ? Number.NaN : max, options, null) as Promise<Packet<C>[]>;
+  }
+
+  /** Packets as they come, until the port closes. Leaving the loop loses no packet. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Packet<C>> {
+    this.#engine.checkOpen();
+    return new PacketIterator<C>(this.#engine);
+  }
+
+  /**
+   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch; timers and other
+   * I/O have their turn after 512 packets. What the handler throws is reported as an uncaught exception, and the rest still arrives.
+   * Handlers run in the async context of this call.
+   *
+   * @throws ERR_ALREADY_DISPATCHING: a port has one dispatch at a time
+   */
+  dispatch(handler: (packet: Packet<C>) => void): Consumer {
+    const engine = this.#engine;
+    engine.checkOpen();
+    if (typeof handler !== 'function') throw wrongType('handler', 'a function', handler);
+    if (engine.dispatch !== null)
+      throw misuse(Error, 'ERR_ALREADY_DISPATCHING', 'the port has a dispatch already; stop it first');
+    const dispatch: Dispatch = { handler: handler as Handler, resource: new AsyncResource('COMPLETIONPORT') };
+    engine.dispatch = dispatch;
+    engine.poke();
+    return new Consumer(engine, dispatch);
+  }
+
+  /**
+   * Hands out memory of the arena: operations use it in place.
+   *
+   * @param bytes - at least 1; blocks are 64-byte aligned, from 4 KiB up 4,096-byte aligned
+   * @throws ENOBUFS if the arena has no piece of that size left
+   */
+  allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
+    this.#engine.checkOpen();
+    return this.#engine.memory.allocate(bytes);
+  }
+
+  /**
+   * Gives memory of `allocate` back, at any time: it is handed out again after the last operation that uses it.
+   *
+   * @throws ERR_INVALID_ARG_VALUE for a view that allocate didn't return, or a second release
+   */
+  release(view: ArrayBufferView): void {
+    this.#engine.checkOpen();
+    this.#engine.memory.release(view);
+  }
+
+  /**
+   * Starts opening a file; the packet's kind is 'open', its key the given one, and its result a FileHandle that is associated with
+   * this port and key already.
+   *
+   * @param path - a string, a Buffer, or a file: URL
+   * @param flags - as for node:fs: a name such as 'r+', or a number
+   * @param options - `key`, `mode` (permissions of a file that is created) and an operation's options; or an Operation with these
+   * @throws EAGAIN, ERR_PORT_CLOSED, ERR_OPERATION_PENDING, misuse
+   */
+  open(
+    path: string | Uint8Array | URL,
+    flags: string | number = 'r',
+    options?: Operation<C> | (OperationOptions<C> & { key: number; mode?: number | undefined }),
+  ): Operation<C> {
+    const engine = this.#engine;
+    engine.checkOpen();
+    const checked = pathArgument(path);
+    const numeric = flagsArgument(flags);
+    const operation = operationFor<C>(options);
+    const mode = modeArgument(operation.mode);
+    const { key } = operation;
+    if (key === undefined) throw wrongType('options.key', 'a number', key);
+    startOpen(engine, checked, numeric, mode, safeInteger(key, 'options.key'), appends(numeric), operation);
+    return operation;
+  }
+
+  /** Has the kernel begin what was started. It would at the latest at the end of the current job, or with the next get. */
+  flush(): void {
+    this.#engine.checkOpen();
+    this.#engine.ingest();
+  }
+
+  /** Figures about the port. */
+  stats(): Stats {
+    const engine = this.#engine;
+    engine.checkOpen();
+    engine.native.stats();
+    const { f64, u32, memory } = engine;
+    const at = (index: number): number => f64[abi.STATS_F64 + index] as number;
+    return {
+      operationsStarted: engine.started,
+      packets: engine.delivered,
+      posts: engine.posts,
+      bytesRead: at(3),
+      bytesWritten: at(4),
+      inFlight: engine.inFlight,
+      queued: (u32[abi.QUEUED_U32] as number) + engine.fetched,
+      enters: at(5),
+      wakeups: at(6),
+      bounceBytes: memory.bounceBytes,
+      arenaBytes: at(7),
+      arenaUsed: at(8),
+      arenaRegistered: at(9) !== 0,
+      ringEntries: at(10),
+      completionEntries: at(11),
+      backlog: at(12),
+    };
+  }
+
+  /** The port keeps the process alive while it waits for something: the default. */
+  ref(): this {
+    this.#engine.checkOpen();
+    this.#engine.ref();
+    return this;
+  }
+
+  /** The port doesn't keep the process alive. */
+  unref(): this {
+    this.#engine.checkOpen();
+    this.#engine.unref();
+    return this;
+  }
+
+  /**
+   * Closes the port and returns at once: waiting gets end with ERR_PORT_CLOSED, iterators end, queued packets are dropped, what is in
+   * flight is cancelled. `closed` is fulfilled when the kernel has let go of all memory. Its handles can be closed, not used.
+   */
+  close(): void {
+    this.#engine.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+export { engineOf };
+
+/**
+ * Internal operations have the event loop drain them from their start on; nothing has to be switched on.
+ *
+ * @internal
+ */
+export function startDispatchIfNone(port: CompletionPort): void {
+  engineOf(port).poke();
+}

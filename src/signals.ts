@@ -1,0 +1,51 @@
+// AbortSignals of operations: one listener a signal, however many operations wait on it. A record holds its operations' slots in a
+// list linked through the slots themselves, so that joining and leaving allocates nothing.
+
+import * as abi from './abi.js';
+import { EventTargetAdd, EventTargetRemove, WeakMapGet, WeakMapSet } from './primordials.js';
+import type { Slot } from './slot.js';
+
+export class SignalRecord {
+  readonly signal: AbortSignal;
+  readonly listener: () => void;
+  first: Slot | null = null;
+
+  constructor(signal: AbortSignal) {
+    this.signal = signal;
+    this.listener = () => {
+      // Cancelling delivers nothing here, so the list doesn't change while it is walked.
+      for (let slot = this.first; slot !== null; slot = slot.signalNext) slot.engine.cancel(slot, abi.BY_SIGNAL);
+    };
+  }
+}
+
+const records = new WeakMap<AbortSignal, SignalRecord>();
+
+/** Makes the signal cancel the slot's operation. The caller has seen that it isn't aborted yet. */
+export function joinSignal(signal: AbortSignal, slot: Slot): void {
+  let record = WeakMapGet(records, signal);
+  if (record === undefined) {
+    record = new SignalRecord(signal);
+    WeakMapSet(records, signal, record);
+  }
+  if (record.first === null) EventTargetAdd(signal, 'abort', record.listener);
+  slot.signal = record;
+  slot.signalPrevious = null;
+  slot.signalNext = record.first;
+  if (record.first !== null) record.first.signalPrevious = slot;
+  record.first = slot;
+}
+
+/** Ends that. The listener goes with the last operation. */
+export function leaveSignal(slot: Slot): void {
+  const record = slot.signal;
+  if (record === null) return;
+  const { signalPrevious, signalNext } = slot;
+  slot.signal = null;
+  slot.signalPrevious = null;
+  slot.signalNext = null;
+  if (signalPrevious === null) record.first = signalNext;
+  else signalPrevious.signalNext = signalNext;
+  if (signalNext !== null) signalNext.signalPrevious = signalPrevious;
+  if (record.first === null) EventTargetRemove(record.signal, 'abort', record.listener);
+}

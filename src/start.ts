@@ -1,0 +1,217 @@
+// How operations start: one function for each shape of request. All follow one order: misuse of the handle and the operation, its
+// options (read once; a getter may run user code), then the views, then a slot, memory and the entry, where no user code runs any
+// more, so that nothing that was checked can change before it is used.
+
+import * as abi from './abi.js';
+import type { Engine } from './engine.js';
+import { misuse, wrongType } from './errors.js';
+import type { HandleState } from './handle.js';
+import { engineFor } from './handle.js';
+import type { View } from './memory.js';
+import { checkVector } from './memory.js';
+import type { Operation, OperationOptions } from './operation.js';
+import { isInternal, operationFor } from './operation.js';
+import { joinSignal } from './signals.js';
+import type { Slot } from './slot.js';
+import { abortedSignal, milliseconds, safeInteger } from './validate.js';
+
+export type Given<C> = Operation<C> | OperationOptions<C> | undefined;
+
+const INFINITE = Number.POSITIVE_INFINITY;
+
+/** No position: sockets, and files in append mode. */
+export const NO_POSITION = abi.POSITION_APPEND;
+
+/** Where in the file an operation works: required, but for appending. */
+function positionOf(operation: Operation, appends: boolean): number {
+  const { position } = operation;
+  if (appends) return abi.POSITION_APPEND;
+  if (position === undefined) {
+    throw wrongType('position', 'given for an operation on a file (a number of bytes from its beginning)', position);
+  }
+  return safeInteger(position, 'position');
+}
+
+/** The rest of every start, from a slot whose memory is placed on. */
+function launch(
+  engine: Engine,
+  slot: Slot,
+  opcode: number,
+  operation: Operation,
+  state: HandleState | null,
+  id: number,
+  signal: AbortSignal | undefined,
+  aborted: boolean,
+): void {
+  engine.begin(slot, opcode, operation, state, id);
+  if (signal === undefined) return;
+  if (aborted) {
+    slot.abortReason = signal.reason;
+    engine.beginAborted(slot);
+  } else joinSignal(signal, slot);
+}
+
+/** Starts an operation on one view. `file`: it has a position. */
+export function startBuffer<C>(
+  state: HandleState,
+  opcode: number,
+  out: boolean,
+  file: boolean,
+  buffer: unknown,
+  given: Given<C>,
+): Operation<C> {
+  const engine = engineFor(state);
+  const operation = operationFor(given);
+  const id = safeInteger(operation.id, 'id');
+  const position = file ? positionOf(operation, out && state.append) : NO_POSITION;
+  const given_timeout = operation.timeout;
+  const timeout = given_timeout === undefined ? INFINITE : milliseconds(given_timeout, 'timeout');
+  const { signal, offset, length } = operation;
+  const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  const { memory } = engine;
+  const bytes = memory.range(buffer, offset, length);
+  const from = offset === undefined ? 0 : offset;
+  const slot = engine.acquire();
+  try {
+    memory.place(slot, buffer as View, out, from, bytes);
+  } catch (error) {
+    engine.abandon(slot);
+    throw error;
+  }
+  launch(engine, slot, opcode, operation, state, id, signal, aborted);
+  if (!aborted) engine.write(engine.room(1), slot, opcode, 0, memory.memoryId, memory.memoryOffset, bytes, position, timeout);
+  return operation;
+}
+
+/**
+ * Starts an operation on several views. Where they can't all be used in place they are gathered into one block, and the plain kind
+ * of the operation (`plainOpcode`) goes to the kernel; the packet says the vectored kind all the same.
+ */
+export function startVector<C>(
+  state: HandleState,
+  opcode: number,
+  plainOpcode: number,
+  out: boolean,
+  file: boolean,
+  buffers: unknown,
+  given: Given<C>,
+): Operation<C> {
+  const engine = engineFor(state);
+  const operation = operationFor(given);
+  const id = safeInteger(operation.id, 'id');
+  const position = file ? positionOf(operation, out && state.append) : NO_POSITION;
+  const timeout = milliseconds(operation.timeout, 'timeout');
+  const { signal } = operation;
+  const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  // The array may be a proxy: from the copy on, no code of the user's runs.
+  const views: View[] = [];
+  const lengths: number[] = [];
+  const total = checkVector(copyList(buffers), views, lengths);
+  const { memory } = engine;
+  const slot = engine.acquire();
+  let inPlace: boolean;
+  try {
+    inPlace = memory.placeVector(slot, views, lengths, total, out);
+  } catch (error) {
+    engine.abandon(slot);
+    throw error;
+  }
+  launch(engine, slot, opcode, operation, state, id, signal, aborted);
+  if (aborted) return operation;
+  if (!inPlace) {
+    engine.write(engine.room(1), slot, plainOpcode, 0, memory.memoryId, memory.memoryOffset, total, position, timeout);
+    return operation;
+  }
+  const at = engine.room(1 + Math.ceil(views.length / abi.SEGMENTS_PER_ENTRY));
+  engine.write(at, slot, opcode, views.length, abi.MEMORY_NONE, 0, total, position, timeout);
+  const { u32, f64 } = engine;
+  for (let i = 0; i < views.length; i++) {
+    memory.segment(slot, views[i] as View);
+    const byte = abi.SUBMISSIONS_AT + (at + 1) * abi.ENTRY_BYTES + i * (abi.ENTRY_BYTES / abi.SEGMENTS_PER_ENTRY);
+    u32[byte >> 2] = memory.memoryId;
+    u32[(byte >> 2) + 1] = memory.length;
+    f64[(byte >> 3) + 1] = memory.memoryOffset;
+  }
+  return operation;
+}
+
+/** Copies a user's array by index. */
+function copyList(given: unknown): unknown {
+  if (!Array.isArray(given)) return given; // refused by checkVector
+  const count = Math.min(given.length, abi.SEGMENTS_MAX + 1);
+  const list: unknown[] = [];
+  for (let i = 0; i < count; i++) list[i] = given[i];
+  return list;
+}
+
+/** Starts an operation without memory. `value`: what its position field says. */
+export function startPlain<C>(state: HandleState, opcode: number, value: number, given: Given<C>): Operation<C> {
+  const engine = engineFor(state);
+  const operation = operationFor(given);
+  startChecked(engine, state, opcode, value, operation);
+  return operation;
+}
+
+/** The same, for callers that read the operation's own options between. */
+export function startChecked<C>(
+  engine: Engine,
+  state: HandleState,
+  opcode: number,
+  value: number,
+  operation: Operation<C>,
+): void {
+  const id = safeInteger(operation.id, 'id');
+  const timeout = milliseconds(operation.timeout, 'timeout');
+  const { signal } = operation;
+  const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  const slot = engine.acquire();
+  launch(engine, slot, opcode, operation, state, id, signal, aborted);
+  if (!aborted) engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_NONE, 0, 0, value, timeout);
+}
+
+/** Starts a connect; `address` in the layout of abi.h's AddressEntry. */
+export function startConnect<C>(engine: Engine, state: HandleState, address: Uint8Array, operation: Operation<C>): void {
+  const id = safeInteger(operation.id, 'id');
+  const timeout = milliseconds(operation.timeout, 'timeout');
+  const { signal } = operation;
+  const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  const slot = engine.acquire();
+  launch(engine, slot, abi.OP_CONNECT, operation, state, id, signal, aborted);
+  if (aborted) return;
+  const at = engine.room(2);
+  engine.write(at, slot, abi.OP_CONNECT, 0, abi.MEMORY_NONE, 0, 0, 0, timeout);
+  const to = abi.SUBMISSIONS_AT + (at + 1) * abi.ENTRY_BYTES;
+  for (let i = 0; i < abi.ADDRESS_BYTES; i++) engine.u8[to + i] = address[i] as number;
+}
+
+/** Starts opening a file. */
+export function startOpen<C>(
+  engine: Engine,
+  path: string | Uint8Array,
+  flags: number,
+  mode: number,
+  key: number,
+  append: boolean,
+  operation: Operation<C>,
+): void {
+  const id = safeInteger(operation.id, 'id');
+  const timeout = milliseconds(operation.timeout, 'timeout');
+  const { signal } = operation;
+  const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  engine.checkOpen();
+  const slot = engine.acquire();
+  slot.append = append;
+  if (!aborted) {
+    // In the order of the starts: what was started before is handed over before.
+    engine.ingest();
+    const entryFlags = (isInternal(operation) ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
+    const refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
+    if (refused !== 0) {
+      engine.abandon(slot);
+      throw misuse(Error, 'ENOMEM', `the native side has no room for the operation (${refused})`);
+    }
+  }
+  launch(engine, slot, abi.OP_OPEN, operation, null, id, signal, aborted);
+  slot.key = key;
+  slot.handleId = 0;
+}

@@ -2,7 +2,8 @@
 // its own command out of the tarball, and then the commands and a program run there; a consumer is type-checked. The list of
 // files is held against one in the repository: a file that joins or leaves the package is a decision, not an accident.
 
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -120,6 +121,26 @@ describe.sequential('an installed package', () => {
     expect(code, stderr).toBe(0);
     expect(stderr).toContain('there already');
   });
+
+  it('leaves nothing behind when it is interrupted, and the addon as it was', async () => {
+    const temporary = path.join(folder, 'tmp-interrupted');
+    fs.mkdirSync(temporary);
+    const output = path.join(app, 'node_modules/completion-port/build', `${process.platform}-${process.arch}`);
+    const before = fs.statSync(path.join(output, 'completion_port.node')).mtimeMs;
+    const main = path.join(app, 'node_modules/completion-port/dist/cli/main.js');
+    const child = spawn(process.execPath, [main, 'build', '--force'], {
+      env: { ...process.env, TMPDIR: temporary },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    child.stderr.on('data', (data: Buffer) => {
+      if (data.includes('compiling')) child.kill('SIGTERM');
+    });
+    const [, signal] = (await once(child, 'close')) as [number | null, string | null];
+    expect(signal).toBe('SIGTERM');
+    expect(fs.readdirSync(temporary)).toEqual([]);
+    expect(fs.readdirSync(output)).toEqual(['completion_port.node']);
+    expect(fs.statSync(path.join(output, 'completion_port.node')).mtimeMs).toBe(before);
+  }, 120_000);
 
   it('exports nothing of its own but the two entry points of Node-API', async () => {
     const addon = path.join(

@@ -42,27 +42,17 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 const byNames: readonly (CancelledBy | undefined)[] = [undefined, 'cancel', 'signal', 'timeout', 'close'];
 const byWords: readonly string[] = ['', ' (by cancel)', ' (by its AbortSignal)', ' (by its timeout)', ' (by close)'];
 
-/** What the user can do, by code. An entry has to help; a code that explains itself has none. */
+/** What the user can do, by code, where the native table's words (native/core/errors.h) don't say it. */
 const advice: Readonly<Record<string, string>> = {
-  EMFILE: "this process's limit of open files is reached; close some, or raise it (ulimit -n)",
-  ENFILE: "the system's limit of open files is reached; raise fs.file-max or close some",
-  ENOBUFS: 'the system has no room for network buffers; close connections or lower buffer sizes',
-  ENOMEM: 'out of memory, or above the limit of locked memory (ulimit -l)',
-  ECONNREFUSED: 'is the server running, and listening at this address and port?',
+  ENFILE: 'close some, or raise fs.file-max',
+  ENOBUFS: 'close connections, or lower their buffer sizes',
+  ENOMEM: 'the limit of locked memory (ulimit -l) counts, too',
+  ECONNREFUSED: 'is the server running?',
   ECONNRESET: 'the peer ended the connection without a clean close',
-  EPIPE: 'the peer, or an own shutdown, has closed this direction',
   ETIMEDOUT: 'the peer, or the network, did not answer in time',
-  EADDRINUSE: 'another socket has this address; choose another port, or port 0 for a free one',
-  EADDRNOTAVAIL: 'this machine has no such address',
   EACCES: 'this user lacks the permission',
-  ENOSPC: 'the disk is full; packet.bytesTransferred says how much was written',
-  EBADF: 'the handle was not opened for this direction',
-  ENOTCONN: 'connect the socket first',
-  EISDIR: 'the path names a directory, not a file',
-  ENETUNREACH: 'there is no route to this network',
-  EHOSTUNREACH: 'there is no route to this host',
-  ERR_NOT_A_FILE: 'a FileHandle opens regular files and block devices, not FIFOs, terminals or sockets',
-  ERR_BUFFER_DETACHED: 'the buffer was transferred, or made smaller, while the operation ran; what was read is lost',
+  ENOSPC: 'packet.bytesTransferred says how much was written',
+  ENOTCONN: 'connect it first',
 };
 
 function messageOf(error: NativeError, syscall: string, by: number): string {

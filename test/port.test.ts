@@ -1,0 +1,205 @@
+// What the JavaScript half of a port does by itself: batches that are fetched ahead, consumers of several kinds at once, internal
+// operations beside user packets. The rules that every port must keep are the conformance suite's.
+
+import { getEventListeners } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CompletionPort, FileHandle, Operation, TcpListener } from 'completion-port';
+import { accept, read, size } from 'completion-port/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+let folder: string;
+let port: CompletionPort;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'completion-port-'));
+  port = CompletionPort.create();
+});
+
+afterEach(async () => {
+  port.close();
+  await port.closed;
+  rmSync(folder, { recursive: true });
+});
+
+function openFile(content: string): FileHandle {
+  const path = join(folder, 'file');
+  writeFileSync(path, content);
+  const file = FileHandle.openSync(path, 'r+');
+  port.associate(file, 1);
+  return file;
+}
+
+function listen(): TcpListener {
+  const listener = TcpListener.listenSync({ port: 0 });
+  port.associate(listener, 2);
+  return listener;
+}
+
+const immediate = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe('packets that were fetched ahead', () => {
+  test('stay the head of the queue for every kind of get', async () => {
+    for (let key = 0; key < 300; key++) port.post(key);
+    const keys: number[] = [];
+    keys.push(port.getSync(0)?.key ?? -1);
+    keys.push((await port.get())?.key ?? -1);
+    for (const packet of port.getManySync(3)) keys.push(packet.key);
+    for (const packet of await port.getMany(4)) keys.push(packet.key);
+    port.post(300);
+    for await (const packet of port) {
+      keys.push(packet.key);
+      if (keys.length === 20) break;
+    }
+    for (const packet of port.getManySync(1000)) keys.push(packet.key);
+    expect(keys).toEqual(Array.from({ length: 301 }, (_, key) => key));
+    expect(port.stats().queued).toBe(0);
+  });
+
+  test('wait for their get while promises are settled past them', async () => {
+    const file = openFile('0123456789');
+    const one = Buffer.alloc(1);
+    for (let id = 0; id < 200; id++) file.read(one, { position: 0, id });
+    await Promise.all(Array.from({ length: 20 }, () => size(file)));
+    expect(port.getSync(0)?.operationId).toBeGreaterThanOrEqual(0);
+    await Promise.all(Array.from({ length: 20 }, () => size(file)));
+    const seen = new Set<number>();
+    for (let packet = port.getSync(0); packet !== null; packet = port.getSync(0)) seen.add(packet.operationId);
+    expect(seen.size).toBe(199);
+    expect(port.inFlight).toBe(0);
+    file.close();
+  });
+
+  test('are what getSync takes in a handler, and the handler goes on behind them', async () => {
+    const keys: number[] = [];
+    const done = new Promise<void>((resolve) => {
+      const consumer = port.dispatch((packet) => {
+        keys.push(packet.key);
+        if (packet.key % 10 === 0) keys.push(port.getSync(0)?.key ?? -1);
+        if (keys.length === 400) {
+          consumer.stop();
+          resolve();
+        }
+      });
+    });
+    for (let key = 0; key < 400; key++) port.post(key);
+    await done;
+    expect(keys).toEqual(Array.from({ length: 400 }, (_, key) => key));
+  });
+
+  test('are left queued by stop() in the middle of a batch', async () => {
+    const keys: number[] = [];
+    const consumer = port.dispatch((packet) => {
+      keys.push(packet.key);
+      if (packet.key === 9) consumer.stop();
+    });
+    for (let key = 0; key < 50; key++) port.post(key);
+    await immediate();
+    await immediate();
+    expect(keys.length).toBe(10);
+    expect(port.stats().queued).toBe(40);
+    expect(port.getSync(0)?.key).toBe(10);
+  });
+});
+
+describe('consumers beside each other', () => {
+  test('waiting gets come before the dispatch, in their order', async () => {
+    const dispatched: number[] = [];
+    port.dispatch((packet) => dispatched.push(packet.key));
+    const gets = [port.get(), port.get(), port.getMany(2)];
+    for (let key = 0; key < 6; key++) port.post(key);
+    const [first, second, pair] = await Promise.all(gets);
+    expect([first, second, pair]).toMatchObject([{ key: 0 }, { key: 1 }, [{ key: 2 }, { key: 3 }]]);
+    await immediate();
+    expect(dispatched).toEqual([4, 5]);
+  });
+
+  test('an iterator over endless posts lets timers fire', async () => {
+    let fired = false;
+    setTimeout(() => {
+      fired = true;
+    }, 1);
+    port.post(0);
+    let count = 0;
+    for await (const packet of port) {
+      port.post(packet.key);
+      if (fired || ++count > 10_000_000) break;
+    }
+    expect(fired).toBe(true);
+  });
+
+  test('return() of an iterator ends the waits that next() has begun, and they take no packet', async () => {
+    const iterator = port[Symbol.asyncIterator]();
+    const waiting = iterator.next();
+    await iterator.return?.();
+    expect(await waiting).toEqual({ done: true, value: undefined });
+    port.post(7);
+    expect((await port.get())?.key).toBe(7);
+  });
+});
+
+describe('internal operations', () => {
+  test('are settled by a blocking get, which does not return them', async () => {
+    const file = openFile('abc');
+    const buffer = Buffer.alloc(3);
+    const promise = read(file, buffer, { position: 0 });
+    expect(port.getSync(20)).toBe(null);
+    expect(await promise).toBe(3);
+    file.close();
+  });
+
+  test('with a signal that is aborted already reject, and nothing is done', async () => {
+    const listener = listen();
+    const reason = new Error('no');
+    await expect(accept(listener, { signal: AbortSignal.abort(reason) })).rejects.toMatchObject({
+      code: 'ECANCELED',
+      by: 'signal',
+      cause: reason,
+    });
+    expect(port.inFlight).toBe(0);
+    listener.close();
+  });
+
+  test('reject when the port closes', async () => {
+    const listener = listen();
+    const promise = accept(listener);
+    port.close();
+    await expect(promise).rejects.toMatchObject({ code: 'ECANCELED', by: 'close' });
+    listener.close();
+  });
+});
+
+test('an operation of a closed port is free again when the port has let go', async () => {
+  const listener = listen();
+  const operation = new Operation();
+  listener.accept(operation);
+  port.close();
+  expect(operation.pending).toBe(false);
+  await port.closed;
+  listener.close();
+  const other = CompletionPort.create();
+  const second = TcpListener.listenSync({ port: 0 });
+  other.associate(second, 3);
+  second.accept(operation);
+  expect(operation.pending).toBe(true);
+  second.close();
+  expect(other.getSync(1000)).toMatchObject({ operation, error: { code: 'ECANCELED', by: 'close' } });
+  other.close();
+});
+
+test('one listener an AbortSignal, however many operations, and none afterwards', () => {
+  const listener = listen();
+  const { signal, abort } = (() => {
+    const controller = new AbortController();
+    return { signal: controller.signal, abort: (reason: unknown) => controller.abort(reason) };
+  })();
+  for (let i = 0; i < 50; i++) listener.accept({ signal, context: i });
+  expect(getEventListeners(signal, 'abort').length).toBe(1);
+  abort('enough');
+  const packets = port.getManySync(50, 1000);
+  expect(packets.length).toBe(50);
+  for (const packet of packets) expect(packet.error).toMatchObject({ code: 'ECANCELED', by: 'signal', cause: 'enough' });
+  expect(getEventListeners(signal, 'abort').length).toBe(0);
+  listener.close();
+});

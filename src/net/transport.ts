@@ -1,0 +1,498 @@
+/**
+ * The byte pump of one connected socket: one reusable operation for receiving, one for sending, and the blocks of the arena
+ * that the bytes pass through. It knows nothing of streams; it calls its owner with what came and is told what to send. At most
+ * one receive and one send are in flight, and each keeps hold of its block until its packet is there, also after close().
+ */
+import type { AsyncResource } from 'node:async_hooks';
+import { type OperationKind, SettledOperation } from '../operation.js';
+import type { TcpSocket } from '../tcp.js';
+import { type BlockHolder, type Blocks, LARGE_BYTES, SMALL_BYTES } from './blocks.js';
+import type { PortFailure } from './errors.js';
+
+/** A part of a write, as Duplex hands it over. */
+export interface Piece {
+  chunk: Buffer | string;
+  encoding: BufferEncoding;
+}
+
+export type Done = (failure: PortFailure | null) => void;
+
+/** Who gets what arrives. All calls come in the owner's async context. */
+export interface TransportOwner {
+  /** Bytes 0 to `bytes` of `block` have arrived; the block is lent for the call only. False: receive no more until asked. */
+  arrived(block: Buffer, bytes: number): boolean;
+  /** The peer ended its side. */
+  ended(): void;
+  /** Receiving failed, for good. */
+  failed(failure: PortFailure): void;
+  /** Bytes moved: the connection is alive. */
+  touched(): void;
+}
+
+/** After this many receives in a row that would have fitted a small block, a large one is exchanged for a small one. */
+const SHRINK_AFTER = 16;
+
+/** How a receive is in flight. */
+const NONE = 0;
+/** Zero bytes asked for: waits for readability and needs no memory. */
+const WAITING = 1;
+/** Into a block that is kept from one receive to the next. */
+const HELD = 2;
+/** Into a block for this one receive. */
+const LENT = 3;
+/** The arena is full: into memory of the transport's own, which the port copies. */
+const OWN = 4;
+type Receiving = typeof NONE | typeof WAITING | typeof HELD | typeof LENT | typeof OWN;
+
+class ReceiveOperation extends SettledOperation {
+  constructor(readonly transport: Transport) {
+    super();
+  }
+
+  override settle(_kind: OperationKind, bytes: number, error: PortFailure | null): void {
+    this.transport.received(bytes, error);
+  }
+}
+
+class SendOperation extends SettledOperation {
+  constructor(readonly transport: Transport) {
+    super();
+  }
+
+  override settle(kind: OperationKind, bytes: number, error: PortFailure | null): void {
+    this.transport.sent(kind, bytes, error);
+  }
+}
+
+export class Transport implements BlockHolder {
+  readonly handle: TcpSocket;
+  bytesRead = 0;
+  bytesSent = 0;
+  heldBytes = 0;
+
+  readonly #blocks: Blocks;
+  readonly #owner: TransportOwner;
+  readonly #scope: AsyncResource;
+
+  readonly #receive: ReceiveOperation;
+  #receiving: Receiving = NONE;
+  #receiveBlock: Buffer | null = null;
+  #large = false;
+  #smallInARow = 0;
+  #heardSinceSweep = false;
+  #retreating = false;
+
+  #send: SendOperation | undefined;
+  #sendBlock: Buffer | null = null;
+  #sendBlockIsOwn = false;
+  /** The rest of the current write: the pieces, the first unfinished one, and how much of that has gone out. */
+  #pieces: Piece[] | null = null;
+  #pieceIndex = 0;
+  #chunk: Buffer | string | null = null;
+  #encoding: BufferEncoding = 'utf8';
+  #chunkOffset = 0;
+  #sendDone: Done | null = null;
+  #inSend = 0;
+
+  #referenced: boolean;
+  #inFlight = 0;
+  #closing = false;
+  #closed: (() => void) | null = null;
+
+  constructor(blocks: Blocks, handle: TcpSocket, owner: TransportOwner, scope: AsyncResource, referenced: boolean) {
+    this.#blocks = blocks;
+    this.handle = handle;
+    this.#owner = owner;
+    this.#scope = scope;
+    this.#receive = new ReceiveOperation(this);
+    this.#referenced = referenced;
+    this.#receive.setReferenced(referenced);
+  }
+
+  // ---- receiving
+
+  /** Sees to it that a receive is in flight. */
+  startReceiving(): void {
+    if (this.#receiving !== NONE || this.#closing) {
+      return;
+    }
+    if (this.#receiveBlock === null && this.#blocks.mayHold(this.#large ? LARGE_BYTES : SMALL_BYTES)) {
+      this.#holdBlock();
+    }
+    if (this.#receiveBlock !== null) {
+      this.#startReceive(HELD, this.#receiveBlock);
+    } else {
+      this.#startReceive(WAITING, this.#blocks.nothing);
+    }
+  }
+
+  /** Gives the block of a pending receive back if nothing came since the last sweep, and waits without memory instead. */
+  sweep(): void {
+    if (this.#heardSinceSweep) {
+      this.#heardSinceSweep = false;
+    } else if (this.#receiving === HELD && !this.#retreating) {
+      // The cancel may lose against data: then the packet brings that, and the connection wasn't silent after all.
+      this.#retreating = true;
+      this.#receive.cancel();
+    } else if (this.#receiving === NONE) {
+      this.#dropBlock();
+    }
+  }
+
+  #holdBlock(): void {
+    const block = this.#blocks.take(this.#large);
+    if (block !== null) {
+      this.#receiveBlock = block;
+      this.heldBytes = block.length;
+      this.#heardSinceSweep = true;
+      this.#blocks.hold(this);
+    }
+  }
+
+  #dropBlock(): void {
+    const block = this.#receiveBlock;
+    if (block === null) {
+      return;
+    }
+    this.#receiveBlock = null;
+    if (this.heldBytes > 0) {
+      this.#blocks.unhold(this);
+      this.heldBytes = 0;
+    }
+    this.#blocks.give(block);
+  }
+
+  #startReceive(mode: Receiving, target: Uint8Array): void {
+    this.#receiving = mode;
+    this.#begin();
+    try {
+      this.handle.recv(target, this.#receive);
+    } catch (error) {
+      this.#receiving = NONE;
+      this.#end();
+      this.#dropBlock();
+      this.#scope.runInAsyncScope(this.#owner.failed, this.#owner, error as PortFailure);
+    }
+  }
+
+  /** Something is there to be received: takes a block for just this once. */
+  #receiveNow(): void {
+    if (this.#blocks.mayHold(this.#large ? LARGE_BYTES : SMALL_BYTES)) {
+      this.startReceiving();
+      return;
+    }
+    const block = this.#blocks.take(this.#large);
+    if (block !== null) {
+      this.#receiveBlock = block;
+      this.#startReceive(LENT, block);
+    } else {
+      this.#receiveBlock = Buffer.allocUnsafeSlow(LARGE_BYTES);
+      this.#startReceive(OWN, this.#receiveBlock);
+    }
+  }
+
+  /** The receive's packet. */
+  received(bytes: number, error: PortFailure | null): void {
+    const mode = this.#receiving;
+    this.#receiving = NONE;
+    try {
+      if (this.#closing) {
+        this.#discardBlock(mode);
+      } else if (error !== null) {
+        this.#discardBlock(mode);
+        if (this.#retreating && error.code === 'ECANCELED') {
+          this.#retreating = false;
+          this.#startReceive(WAITING, this.#blocks.nothing);
+        } else {
+          this.#scope.runInAsyncScope(this.#owner.failed, this.#owner, error);
+        }
+      } else if (mode === WAITING) {
+        this.#receiveNow();
+      } else if (bytes === 0) {
+        this.#discardBlock(mode);
+        this.#scope.runInAsyncScope(this.#owner.ended, this.#owner);
+      } else {
+        this.#deliver(mode, bytes);
+      }
+    } finally {
+      this.#end();
+    }
+  }
+
+  #deliver(mode: Receiving, bytes: number): void {
+    const block = this.#receiveBlock!;
+    this.bytesRead += bytes;
+    this.#heardSinceSweep = true;
+    this.#retreating = false;
+    let more = false;
+    try {
+      this.#owner.touched();
+      more = this.#scope.runInAsyncScope(this.#owner.arrived, this.#owner, block, bytes);
+    } catch (error) {
+      // A listener threw. The packet's drain reports it; the connection itself is as able as before, as it is with node:net.
+      more = true;
+      throw error;
+    } finally {
+      this.#adaptBlock(mode, bytes, block.length);
+      if (more && !this.#closing) {
+        this.startReceiving();
+      } else if (this.#receiving === NONE) {
+        this.#dropBlock();
+      }
+    }
+  }
+
+  /** Chooses the next block's size by what just came; a block that doesn't fit, or was lent for once, goes back. */
+  #adaptBlock(mode: Receiving, bytes: number, size: number): void {
+    let fits = mode === HELD;
+    if (bytes === size && !this.#large) {
+      this.#large = true;
+      this.#smallInARow = 0;
+      fits = false;
+    } else if (this.#large) {
+      this.#smallInARow = bytes <= SMALL_BYTES ? this.#smallInARow + 1 : 0;
+      if (this.#smallInARow >= SHRINK_AFTER) {
+        this.#large = false;
+        this.#smallInARow = 0;
+        fits = false;
+      }
+    }
+    // A listener may have asked for more already: then the block is in use again and stays.
+    if (!fits && this.#receiving === NONE) {
+      this.#discardBlock(mode);
+    }
+  }
+
+  #discardBlock(mode: Receiving): void {
+    if (mode === OWN) {
+      this.#receiveBlock = null;
+    } else {
+      this.#dropBlock();
+    }
+  }
+
+  // ---- sending
+
+  /** Bytes of the current write that the kernel hasn't taken yet. */
+  get unsentBytes(): number {
+    let bytes = this.#inSend;
+    if (this.#chunk !== null) {
+      bytes += byteLength(this.#chunk, this.#encoding) - this.#chunkOffset;
+    }
+    if (this.#pieces !== null) {
+      for (let i = this.#pieceIndex + 1; i < this.#pieces.length; i++) {
+        const piece = this.#pieces[i]!;
+        bytes += byteLength(piece.chunk, piece.encoding);
+      }
+    }
+    return bytes;
+  }
+
+  /** Sends one chunk; `done` is called when the kernel has it all. One write at a time. */
+  send(chunk: Buffer | string, encoding: BufferEncoding, done: Done): void {
+    this.#sendDone = done;
+    this.#chunk = chunk;
+    this.#encoding = encoding;
+    this.#chunkOffset = 0;
+    this.#sendSome(bytesAtMost(chunk, encoding) > SMALL_BYTES);
+  }
+
+  /** Sends several chunks, gathered into as few sends as their size allows. */
+  sendPieces(pieces: Piece[], done: Done): void {
+    let total = 0;
+    for (let i = 0; i < pieces.length && total <= SMALL_BYTES; i++) {
+      const piece = pieces[i]!;
+      total += bytesAtMost(piece.chunk, piece.encoding);
+    }
+    this.#sendDone = done;
+    this.#pieces = pieces;
+    this.#pieceIndex = -1;
+    this.#nextPiece();
+    this.#sendSome(total > SMALL_BYTES);
+  }
+
+  #nextPiece(): void {
+    const piece = this.#pieces === null ? undefined : this.#pieces[++this.#pieceIndex];
+    if (piece === undefined) {
+      this.#pieces = null;
+      this.#chunk = null;
+    } else {
+      this.#chunk = piece.chunk;
+      this.#encoding = piece.encoding;
+      this.#chunkOffset = 0;
+    }
+  }
+
+  /** The one operation of this direction; made when first needed, many connections never send. */
+  #sendOperation(): SendOperation {
+    if (this.#send === undefined) {
+      this.#send = new SendOperation(this);
+      this.#send.setReferenced(this.#referenced);
+    }
+    return this.#send;
+  }
+
+  /** Fills a block with what comes next and sends it. */
+  #sendSome(large: boolean): void {
+    let block = this.#sendBlock;
+    if (block === null) {
+      block = this.#blocks.takeForSend(large);
+      this.#sendBlockIsOwn = block === null;
+      block ??= Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
+      this.#sendBlock = block;
+    }
+    const bytes = this.#fill(block);
+    const operation = this.#sendOperation();
+    operation.offset = 0;
+    operation.length = bytes;
+    this.#inSend = bytes;
+    this.#begin();
+    try {
+      this.handle.send(block, operation);
+    } catch (error) {
+      this.#end();
+      this.#finishSend(error as PortFailure);
+    }
+  }
+
+  /** Copies what comes next into the block, as much as fits; returns how many bytes that is. */
+  #fill(block: Buffer): number {
+    let used = 0;
+    while (this.#chunk !== null && used < block.length) {
+      const room = block.length - used;
+      const chunk = this.#chunk;
+      if (typeof chunk === 'string') {
+        if (bytesAtMost(chunk, this.#encoding) <= room) {
+          used += block.write(chunk, used, this.#encoding);
+          this.#nextPiece();
+        } else if (used > 0 && bytesAtMost(chunk, this.#encoding) <= block.length) {
+          // It will fit an empty block: cheaper than encoding it into memory of its own first.
+          break;
+        } else {
+          this.#chunk = Buffer.from(chunk, this.#encoding);
+        }
+        continue;
+      }
+      const rest = chunk.length - this.#chunkOffset;
+      if (rest <= room) {
+        chunk.copy(block, used, this.#chunkOffset);
+        used += rest;
+        this.#nextPiece();
+      } else {
+        chunk.copy(block, used, this.#chunkOffset, this.#chunkOffset + room);
+        used += room;
+        this.#chunkOffset += room;
+      }
+    }
+    return used;
+  }
+
+  /** Ends the write side, after what was sent before. */
+  shutdown(done: Done): void {
+    this.#sendDone = done;
+    const operation = this.#sendOperation();
+    operation.how = 'write';
+    this.#begin();
+    try {
+      this.handle.shutdown(operation);
+    } catch (error) {
+      this.#end();
+      this.#finishSend(error as PortFailure);
+    }
+  }
+
+  /** The packet of the send or the shutdown. */
+  sent(kind: OperationKind, bytes: number, error: PortFailure | null): void {
+    try {
+      if (kind !== 'shutdown') {
+        this.bytesSent += bytes;
+        this.#inSend -= bytes;
+      }
+      if (error !== null || this.#chunk === null || this.#closing) {
+        this.#finishSend(error);
+      } else {
+        this.#owner.touched();
+        this.#sendSome(true);
+      }
+    } finally {
+      this.#end();
+    }
+  }
+
+  #finishSend(error: PortFailure | null): void {
+    const block = this.#sendBlock;
+    if (block !== null) {
+      this.#sendBlock = null;
+      if (!this.#sendBlockIsOwn) {
+        this.#blocks.giveFromSend(block);
+      }
+    }
+    const done = this.#sendDone!;
+    this.#sendDone = null;
+    this.#chunk = null;
+    this.#pieces = null;
+    this.#inSend = 0;
+    this.#owner.touched();
+    this.#scope.runInAsyncScope(done, undefined, error);
+  }
+
+  // ---- life
+
+  /** Whether what is in flight here keeps the process alive. */
+  set referenced(on: boolean) {
+    this.#referenced = on;
+    this.#receive.setReferenced(on);
+    this.#send?.setReferenced(on);
+  }
+
+  /**
+   * Closes the socket, with a reset if asked for. What is in flight is cancelled; `closed` is called in a later turn of the
+   * event loop, when the last of it has let go.
+   */
+  close(reset: boolean, closed: () => void): void {
+    this.#closing = true;
+    this.#closed = closed;
+    this.handle.close({ reset });
+    if (this.#receiving === NONE) {
+      this.#dropBlock();
+    }
+    if (this.#inFlight === 0) {
+      this.#announceClose();
+    }
+  }
+
+  #announceClose(): void {
+    const closed = this.#closed!;
+    this.#closed = null;
+    setImmediate(() => {
+      this.#scope.runInAsyncScope(closed);
+      this.#scope.emitDestroy();
+    });
+  }
+
+  #begin(): void {
+    this.#inFlight++;
+  }
+
+  #end(): void {
+    this.#inFlight--;
+    if (this.#inFlight === 0 && this.#closed !== null) {
+      this.#announceClose();
+    }
+  }
+}
+
+function byteLength(chunk: Buffer | string, encoding: BufferEncoding): number {
+  return typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length;
+}
+
+/** An upper bound of a chunk's bytes that needs no look at the characters. */
+function bytesAtMost(chunk: Buffer | string, encoding: BufferEncoding): number {
+  if (typeof chunk !== 'string') {
+    return chunk.length;
+  }
+  if (encoding === 'latin1' || encoding === 'binary' || encoding === 'ascii') {
+    return chunk.length;
+  }
+  return encoding === 'utf8' || encoding === 'utf-8' ? chunk.length * 3 : chunk.length * 2;
+}

@@ -66,17 +66,17 @@ async function echo(socket: Socket, data: Buffer): Promise<Buffer> {
 }
 
 /** Runs a program that imports completion-port/net as `net`; resolves with its output when it ends by itself. */
-async function runScript(source: string, ...nodeOptions: string[]): Promise<{ code: number | null; output: string }> {
-  const child = spawn(
-    process.execPath,
-    [...nodeOptions, '--input-type=module', '-e', `import net from 'completion-port/net';\n${source}`],
-    {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    },
-  );
+async function runScript(source: string, descriptors = 1_000): Promise<{ code: number | null; output: string }> {
+  const node = ['--input-type=module', '-e', `import net from 'completion-port/net';\n${source}`];
+  const child = spawn('/bin/sh', ['-c', `ulimit -n ${descriptors}; exec "$0" "$@"`, process.execPath, ...node], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let output = '';
-  child.stdout.on('data', (data: Buffer) => (output += data.toString()));
-  child.stderr.on('data', (data: Buffer) => (output += data.toString()));
+  const collect = (data: Buffer) => {
+    output += data.toString();
+  };
+  child.stdout.on('data', collect);
+  child.stderr.on('data', collect);
   const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
   const [code] = (await once(child, 'close')) as [number | null];
   clearTimeout(killer);
@@ -267,7 +267,8 @@ describe('the process', () => {
   });
 
   test('out of descriptors: an error for those who listen, connections wait, service resumes', async () => {
-    const { code, output } = await runScript(`
+    const { code, output } = await runScript(
+      `
       import { openSync, closeSync } from 'node:fs';
       import { spawn } from 'node:child_process';
       const server = net.createServer((socket) => socket.end('served'));
@@ -287,7 +288,9 @@ describe('the process', () => {
           }, 500);
           client.stdout.on('data', (data) => { console.log(String(data).trim()); client.stdin.destroy(); server.close(); client.kill(); });
         });
-      });`);
+      });`,
+      256,
+    );
     expect([code, output]).toEqual([0, 'EMFILE true\nserved\n']);
   });
 

@@ -16,20 +16,24 @@ const packages = {
   gcc: 'gcc',
   'g++': 'g++',
   'clang-format': 'clang-format',
+  nm: 'binutils',
   curl: 'curl',
-  wrk: 'wrk',
-  strace: 'strace',
-  nc: 'netcat-openbsd',
-  openssl: 'openssl',
+  'mkfs.ext4': 'e2fsprogs',
+  mount: 'mount',
+  prlimit: 'util-linux',
   setpriv: 'util-linux',
+  taskset: 'util-linux',
+  unshare: 'util-linux',
 };
 
 /** What a build needs, and what the tests need besides. */
 export const buildTools = ['cmake', 'make', 'gcc', 'g++'];
-export const testTools = ['curl', 'openssl', 'strace', 'setpriv'];
+export const testTools = ['nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'taskset', 'unshare'];
 
 function isThere(command) {
-  return (process.env.PATH ?? '').split(delimiter).some((folder) => {
+  // A user's PATH often lacks the folders of mkfs and the like.
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  return folders.some((folder) => {
     try {
       accessSync(join(folder, command), constants.X_OK);
       return true;

@@ -282,7 +282,7 @@ export class Engine {
     if (slot.internal) {
       // Internal operations are settled out of order anyway; a post would be shown to gets.
       PromiseThen(resolved, () => {
-        if (!this.closed) this.#finish(slot, slot.generation, 0, 0, abi.BY_SIGNAL, -1, 0, 0);
+        if (!this.closed) this.#finish(slot, slot.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
       });
       return;
     }
@@ -341,6 +341,7 @@ export class Engine {
 
   /** An enter that may bring packets. The batch must be used up. */
   #reap(flags: number, maxPackets: number, minComplete: number, timeout: number): number {
+    if (this.memory.hasDeferred && !this.#fetched()) this.memory.releaseDeferred();
     const count = this.#enter(flags, maxPackets, minComplete, timeout);
     this.#cursor = 0;
     this.#count = count;
@@ -407,7 +408,7 @@ export class Engine {
         const item = this.#postTags[tag] ?? null;
         this.#postTags[tag] = null;
         this.#freeTags[this.#freeTagCount++] = tag;
-        if (item instanceof Slot) return this.#finish(item, item.generation, 0, 0, abi.BY_SIGNAL, -1, 0, 0);
+        if (item instanceof Slot) return this.#finish(item, item.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
         if (item !== null) operation = item;
       }
       this.delivered++;
@@ -423,15 +424,15 @@ export class Engine {
       );
     }
     if (head === SETTLED) return null;
+    // Numbers that may be too large for a small integer are read only where they mean something: each would be an allocation.
     return this.#finish(
       this.#slots[u32[word + 1] as number] as Slot,
       u32[word + 2] as number,
       f64[double + 4] as number,
-      f64[double + 7] as number,
+      opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT ? (f64[double + 7] as number) : 0,
       head >>> 16,
       i32[word + 3] as number,
       i32[word + 4] as number,
-      f64[double + 6] as number,
     );
   }
 
@@ -444,7 +445,6 @@ export class Engine {
     by: number,
     status: number,
     nativeCode: number,
-    handleId: number,
   ): CompletionPacket | null {
     const operation = slot.operation as Operation;
     const { opcode, key, operationId, internal } = slot;
@@ -466,10 +466,11 @@ export class Engine {
         const make = resultMakers[opcode];
         result = make === undefined ? undefined : make(value, slot);
       }
-      if (opcode === abi.OP_OPEN) packetHandle = handleId;
+      if (opcode === abi.OP_OPEN) packetHandle = value;
     }
     if (slot.signal !== null) leaveSignal(slot);
     slot.abortReason = undefined;
+    slot.arenaOffset = -1;
     slot.operation = null;
     slot.handle = null;
     slot.generation = nextGeneration;
@@ -705,8 +706,8 @@ export class Engine {
   settleLoop(): void {
     if (this.closed) return;
     const waiting = this.dispatch !== null || this.waiters.first !== null;
-    const inKernel = this.u32[abi.IN_KERNEL_U32] as number;
-    if (this.staged === 0 && inKernel === 0 && !waiting && this.#internalInFlight === 0) {
+    // Not by the control block: opens, cancels and closes have changed what it said after the last enter.
+    if (this.inFlight === 0 && !waiting) {
       this.#updateLiveness();
       return;
     }
@@ -938,6 +939,28 @@ export class Engine {
     this.#freeSlot = null;
     SetDelete(busyEngines, this);
     this.#resolveClosed();
+  }
+
+  /** Gives a block of the arena back; while a fetched, undelivered packet's operation worked in it, when that is delivered. */
+  release(view: unknown): void {
+    this.memory.release(view, (from, to) => {
+      for (let at = this.#heldCursor; at < this.#heldCount; at++) {
+        if (this.#worksIn(this.#held32 as Uint32Array, at * (abi.ENTRY_BYTES >> 2), from, to)) return true;
+      }
+      for (let at = this.#cursor; at < this.#count; at++) {
+        if (this.#worksIn(this.u32, (abi.COMPLETIONS_AT + at * abi.ENTRY_BYTES) >> 2, from, to)) return true;
+      }
+      return false;
+    });
+  }
+
+  /** Whether a fetched entry is of an operation that worked in that range of the arena. */
+  #worksIn(u32: Uint32Array, word: number, from: number, to: number): boolean {
+    const head = u32[word] as number;
+    if (head === SETTLED || (head & 0xff) === abi.OP_POST) return false;
+    const slot = this.#slots[u32[word + 1] as number] as Slot;
+    if (slot.views !== null) return true; // of a vector's places nothing is kept
+    return slot.arenaOffset >= from && slot.arenaOffset < to;
   }
 
   /** Entries that are fetched and not delivered. */

@@ -137,13 +137,16 @@ export class Memory {
   bounceBytes = 0;
 
   // The result of placing a view: where the operation works, for its submission entry.
-  memoryId = abi.MEMORY_NONE;
+  memoryId = abi.MEMORY_ARENA;
   memoryOffset = 0;
   length = 0;
 
   readonly #native: NativePort;
   /** Blocks handed out by allocate(), by offset. */
   readonly #allocated = new Map<number, number>();
+  /** Offsets of released blocks that operations of fetched, undelivered packets worked in. */
+  readonly #deferred: number[] = [];
+  hasDeferred = false;
   readonly #free: (Block | null)[] = [];
   /** Bytes of the arena that blocks have, and of those the idle ones. */
   #arenaBlocks = 0;
@@ -184,14 +187,28 @@ export class Memory {
     return new NativeUint8Array(this.arena, offset, size);
   }
 
-  release(view: unknown): void {
+  /** `inUse`: whether a packet that isn't delivered yet is of an operation that worked in that range. */
+  release(view: unknown, inUse: (from: number, to: number) => boolean): void {
     locate(view, 'view');
     const offset = viewByteOffset;
     if (viewBuffer !== this.arena) throw wrongValue('view', "is not in this port's arena");
-    if (MapGet(this.#allocated, offset) === undefined)
+    const size = MapGet(this.#allocated, offset);
+    if (size === undefined) {
       throw wrongValue('view', 'is not the beginning of a block that is allocated: released already?');
+    }
     MapDelete(this.#allocated, offset);
-    this.#native.arenaRelease(offset);
+    if (inUse(offset, offset + size)) {
+      this.#deferred[this.#deferred.length] = offset;
+      this.hasDeferred = true;
+    } else this.#native.arenaRelease(offset);
+  }
+
+  /** Gives back what was released while a packet was still to be delivered. */
+  releaseDeferred(): void {
+    const offsets = this.#deferred;
+    for (let i = 0; i < offsets.length; i++) this.#native.arenaRelease(offsets[i] as number);
+    offsets.length = 0;
+    this.hasDeferred = false;
   }
 
   // ---- placing an operation's memory
@@ -202,10 +219,10 @@ export class Memory {
    * (a getter, a listener) in between: it works with the place that range() read.
    */
   place(slot: Slot, view: View, out: boolean, offset: number, length: number): void {
-    this.length = length;
     if (viewBuffer === this.arena) {
       this.memoryId = abi.MEMORY_ARENA;
       this.memoryOffset = viewByteOffset + offset;
+      slot.arenaOffset = this.memoryOffset;
       return;
     }
     const registration = this.#registration(viewByteOffset + offset + length);
@@ -223,8 +240,7 @@ export class Memory {
       slot.viewLength = length;
     }
     if (length === 0) {
-      this.memoryId = abi.MEMORY_NONE;
-      this.memoryOffset = 0;
+      this.#placeNothing();
       return;
     }
     const block = this.#acquire(length);
@@ -250,16 +266,11 @@ export class Memory {
   placeVector(slot: Slot, views: readonly View[], lengths: readonly number[], total: number, out: boolean): boolean {
     slot.views = views;
     slot.viewLengths = lengths;
-    if (total > 0 && this.#allInPlace(slot, views)) {
-      this.length = total;
-      return true;
-    }
-    this.length = total;
     if (total === 0) {
-      this.memoryId = abi.MEMORY_NONE;
-      this.memoryOffset = 0;
+      this.#placeNothing();
       return false;
     }
+    if (this.#allInPlace(slot, views)) return true;
     const block = this.#acquire(total);
     slot.block = block;
     this.memoryId = block.memoryId;
@@ -292,6 +303,12 @@ export class Memory {
       // The last one registered is the longest.
       if (registration.buffer === buffer) this.memoryId = registration.id;
     }
+  }
+
+  /** No bytes: somewhere that is always there. */
+  #placeNothing(): void {
+    this.memoryId = abi.MEMORY_ARENA;
+    this.memoryOffset = 0;
   }
 
   #allInPlace(slot: Slot, views: readonly View[]): boolean {

@@ -494,7 +494,7 @@ export class CompletionPort<C = unknown> {
    */
   release(view: ArrayBufferView): void {
     this.#engine.checkOpen();
-    this.#engine.memory.release(view);
+    this.#engine.release(view);
   }
 
   /**

@@ -39,6 +39,8 @@ export class Slot {
   /** The views of a vectored operation, and the length that each had at the start. */
   views: readonly View[] | null = null;
   viewLengths: readonly number[] | null = null;
+  /** Where in the arena it works, in place; -1: elsewhere. */
+  arenaOffset = -1;
   /** The native memory that the operation is copied through. */
   block: Block | null = null;
   /** The user's SharedArrayBuffer that it works in. */

@@ -8,6 +8,7 @@
 
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -164,6 +165,7 @@ export async function vendorLiburing({ from, into = liburingFolder, keep } = {})
   const scratch = mkdtempSync(join(realpathSync(tmpdir()), 'completion-port-liburing-'));
   // Beside its place, so that the last step is a rename within one file system.
   const unpacked = mkdtempSync(`${into}.new-`);
+  chmodSync(unpacked, 0o755); // a temporary folder is its owner's alone
   const cleanUp = () => {
     for (const path of [scratch, unpacked]) rmSync(path, { recursive: true, force: true });
   };

@@ -77,7 +77,6 @@ export async function buildDocs({ force = false } = {}) {
     logLevel: 'Warn',
     externalSymbolLinkMappings: { '@types/node': { '*': 'https://nodejs.org/api/' } },
     router: 'structure',
-    titleLink: './index.html',
   });
   const project = await app.convert();
   if (!project) throw new Failure('the sources could not be read; the reasons stand above');

@@ -1,0 +1,303 @@
+// The module's entry: one object of functions per environment. See src/native.ts for what each function is to its caller.
+#include <napi.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "addon/arguments.h"
+#include "addon/environment.h"
+#include "addon/port_binding.h"
+#include "core/abi.h"
+#include "core/errors.h"
+#include "core/handle_table.h"
+#include "linux/uring_port.h"
+#include "posix/errors.h"
+#include "posix/files.h"
+#include "posix/sockets.h"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace cp::addon {
+
+namespace {
+
+Environment* Current(napi_env env) { return Napi::Env(env).GetInstanceData<Environment>(); }
+
+double KeepHandle(napi_env env, HandleKind kind, int fd, bool append) {
+  Handle* handle = HandleTable::Process().Create(Current(env)->id, kind, fd);
+  if (handle == nullptr) {
+    close(fd);
+    return -ENFILE;
+  }
+  handle->append = append;
+  return handle->id();
+}
+
+napi_value Now(napi_env env, napi_callback_info) { return Number(env, MonotonicMs()); }
+
+napi_value OpenFileSync(napi_env env, napi_callback_info info) {
+  Arguments<3> arguments(env, info);
+  std::string path;
+  bool is_view = false;
+  napi_is_typedarray(env, arguments.value(0), &is_view);
+  if (is_view) {
+    const auto bytes = arguments.Bytes(0, 0, false);
+    path.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  } else {
+    path = arguments.String(0);
+  }
+  const int32_t flags = arguments.I32(1);
+  const uint32_t mode = arguments.U32(2);
+  if (!arguments.Good("openFile")) return nullptr;
+  if (path.find('\0') != std::string::npos) return Number(env, -EINVAL);
+  const int fd = posix::Open(path.c_str(), flags, mode);
+  if (fd < 0) return Number(env, fd);
+  return Number(env, KeepHandle(env, HandleKind::kFile, fd, (flags & O_APPEND) != 0));
+}
+
+AddressEntry ReadAddress(std::span<const std::byte> bytes) {
+  AddressEntry address;
+  std::memcpy(&address, bytes.data(), sizeof(address));
+  return address;
+}
+
+napi_value Listen(napi_env env, napi_callback_info info) {
+  Arguments<5> arguments(env, info);
+  const uint32_t family = arguments.U32(0);
+  const auto bytes = arguments.Bytes(1, sizeof(AddressEntry), false);
+  const int32_t backlog = arguments.I32(2);
+  const bool reuse_port = arguments.Bool(3), ipv6_only = arguments.Bool(4);
+  if (!arguments.Good("listen")) return nullptr;
+  AddressEntry address = ReadAddress(bytes);
+  if ((family != 4 && family != 6) || backlog < 0) return Number(env, -EINVAL);
+  address.family = static_cast<uint16_t>(family);
+  const int fd = posix::Listen(address, backlog, reuse_port, ipv6_only);
+  if (fd < 0) return Number(env, fd);
+  return Number(env, KeepHandle(env, HandleKind::kListener, fd, false));
+}
+
+napi_value Socket(napi_env env, napi_callback_info info) {
+  Arguments<2> arguments(env, info);
+  const uint32_t family = arguments.U32(0);
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env, arguments.value(1), &type);
+  const bool bound = type != napi_null && type != napi_undefined;
+  AddressEntry local{};
+  if (bound) {
+    const auto bytes = arguments.Bytes(1, sizeof(AddressEntry), false);
+    if (!bytes.empty()) local = ReadAddress(bytes);
+  }
+  if (!arguments.Good("socket")) return nullptr;
+  if (family != 4 && family != 6) return Number(env, -EINVAL);
+  local.family = static_cast<uint16_t>(family);
+  const int fd = posix::Socket(static_cast<int>(family), bound ? &local : nullptr);
+  if (fd < 0) return Number(env, fd);
+  return Number(env, KeepHandle(env, HandleKind::kSocket, fd, false));
+}
+
+void CloseUnbound(Handle& handle, bool reset) {
+  const int fd = static_cast<int>(handle.os);
+  if (reset && handle.kind == HandleKind::kSocket) {
+    const linger now = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  }
+  close(fd);
+  handle.os = kOsHandleNone;
+  HandleTable::Process().Retire(handle);
+  HandleTable::Process().Free(handle);
+}
+
+napi_value CloseHandle(napi_env env, napi_callback_info info) {
+  Arguments<3> arguments(env, info);
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  const bool reset = arguments.Bool(2);
+  if (!arguments.Good("closeHandle")) return nullptr;
+  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
+  if (handle == nullptr) return Number(env, -1);
+  if (handle->port != nullptr)
+    handle->port->CloseHandle(*handle, reset);
+  else
+    CloseUnbound(*handle, reset);
+  return Number(env, 0);
+}
+
+napi_value Address(napi_env env, napi_callback_info info) {
+  Arguments<4> arguments(env, info);
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  const bool peer = arguments.Bool(2);
+  const auto out = arguments.Bytes(3, sizeof(AddressEntry), false);
+  if (!arguments.Good("address")) return nullptr;
+  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
+  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
+  AddressEntry address{};
+  int result = 0;
+  // The peer of an accepted connection is known even when it has reset the connection since.
+  if (peer && handle->peer.family != 0)
+    address = handle->peer;
+  else
+    result = posix::Address(static_cast<int>(handle->os), peer, &address);
+  if (result == 0) std::memcpy(out.data(), &address, sizeof(address));
+  return Number(env, result);
+}
+
+napi_value SetOption(napi_env env, napi_callback_info info) {
+  Arguments<4> arguments(env, info);
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  const int32_t option = arguments.I32(2), value = arguments.I32(3);
+  if (!arguments.Good("setOption")) return nullptr;
+  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
+  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
+  return Number(env, posix::SetOption(static_cast<int>(handle->os), static_cast<posix::SocketOption>(option), value));
+}
+
+napi_value GetOption(napi_env env, napi_callback_info info) {
+  Arguments<3> arguments(env, info);
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  const int32_t option = arguments.I32(2);
+  if (!arguments.Good("getOption")) return nullptr;
+  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
+  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
+  return Number(env, posix::GetOption(static_cast<int>(handle->os), static_cast<posix::SocketOption>(option)));
+}
+
+napi_value ParseAddress(napi_env env, napi_callback_info info) {
+  Arguments<2> arguments(env, info);
+  const std::string host = arguments.String(0);
+  const auto out = arguments.Bytes(1, sizeof(AddressEntry), false);
+  if (!arguments.Good("parseAddress")) return nullptr;
+  AddressEntry address;
+  const int family = host.find('\0') == std::string::npos ? posix::ParseAddress(host, &address) : 0;
+  if (family != 0) std::memcpy(out.data(), &address, sizeof(address));
+  return Number(env, family);
+}
+
+napi_value FormatAddress(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
+  const auto bytes = arguments.Bytes(0, sizeof(AddressEntry), false);
+  if (!arguments.Good("formatAddress")) return nullptr;
+  return Napi::String::New(env, posix::FormatAddress(ReadAddress(bytes)));
+}
+
+napi_value MapError(napi_env env, napi_callback_info info) {
+  Arguments<2> arguments(env, info);
+  const int32_t code = arguments.I32(0);
+  arguments.U32(1);  // the operation: Windows' numbers mean different things by context
+  if (!arguments.Good("mapError")) return nullptr;
+  return Number(env, static_cast<double>(posix::MapErrno(code)));
+}
+
+napi_value FatalException(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
+  if (!arguments.Good("fatalException")) return nullptr;
+  napi_fatal_exception(env, arguments.value(0));
+  return nullptr;
+}
+
+Napi::Object Report(Napi::Env env, const char* name, bool available, const std::string& reason) {
+  Napi::Object report = Napi::Object::New(env);
+  report.Set("name", name);
+  report.Set("available", Napi::Boolean::New(env, available));
+  report.Set("reason", available ? env.Null() : Napi::String::New(env, reason));
+  report.Set("features", Napi::Object::New(env));
+  return report;
+}
+
+napi_value Probe(napi_env raw, napi_callback_info info) {
+  Arguments<1> arguments(raw, info);
+  const std::string disable = arguments.String(0);
+  if (!arguments.Good("probe")) return nullptr;
+  const Napi::Env env(raw);
+  Napi::Array reports = Napi::Array::New(env);
+  PortOptions options;
+  options.max_operations = 1;
+  options.ring_entries = 8;
+  options.disable = disable;
+  std::vector<std::byte> block(kBlockBytes);
+  options.block = block;
+  CreateError error;
+  const auto port = UringPort::Create(options, &error);
+  Napi::Object uring = Report(env, "io_uring", port != nullptr, error.reason);
+  if (port) {
+    auto features = uring.Get("features").As<Napi::Object>();
+    for (const auto& [name, on] : port->features()) features.Set(name, Napi::Boolean::New(env, on));
+    port->Close();
+  }
+  reports.Set(0u, uring);
+  reports.Set(1u, Report(env, "epoll", false, "this version of completion-port has no epoll backend yet"));
+  reports.Set(2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs"));
+  reports.Set(3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows"));
+  return reports;
+}
+
+std::atomic<uint64_t> last_environment{0};
+
+}  // namespace
+
+void Environment::CleanUp(void* data) {
+  auto* self = static_cast<Environment*>(data);
+  self->ending = true;
+  while (!self->ports.empty()) (*self->ports.begin())->End();
+  HandleTable::Process().ForEachOwned(self->id, [](Handle& handle) { CloseUnbound(handle, false); });
+}
+
+namespace {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  auto* environment = new Environment;
+  environment->id = ++last_environment;
+  env.SetInstanceData(environment);  // deleted by the environment, after its clean-up hooks
+  napi_add_env_cleanup_hook(env, &Environment::CleanUp, environment);
+
+  exports.Set("version", CP_VERSION);
+  Napi::Object abi = Napi::Object::New(env);
+  abi.Set("version", kAbiVersion);
+  abi.Set("controlBytes", kControlBytes);
+  abi.Set("entryBytes", kEntryBytes);
+  abi.Set("maxSubmissions", kSubmissionsMax);
+  abi.Set("maxCompletions", kCompletionsMax);
+  exports.Set("abi", abi);
+  Napi::Array errors = Napi::Array::New(env);
+  for (uint32_t i = 0; i < static_cast<uint32_t>(Status::kCount); i++) {
+    Napi::Object error = Napi::Object::New(env);
+    error.Set("code", ErrorTable()[i].code);
+    error.Set("errno", -ErrorTable()[i].number);
+    error.Set("message", ErrorTable()[i].message);
+    errors.Set(i, error);
+  }
+  exports.Set("errors", errors);
+  constexpr struct {
+    const char* name;
+    napi_callback callback;
+  } kFunctions[] = {{"now", &Now},
+                    {"probe", &Probe},
+                    {"createPort", &PortBinding::Create},
+                    {"openFile", &OpenFileSync},
+                    {"listen", &Listen},
+                    {"socket", &Socket},
+                    {"closeHandle", &CloseHandle},
+                    {"address", &Address},
+                    {"setOption", &SetOption},
+                    {"getOption", &GetOption},
+                    {"parseAddress", &ParseAddress},
+                    {"formatAddress", &FormatAddress},
+                    {"mapError", &MapError},
+                    {"fatalException", &FatalException}};
+  for (const auto& function : kFunctions) {
+    napi_value value;
+    if (napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, nullptr, &value) == napi_ok)
+      napi_set_named_property(env, exports, function.name, value);
+  }
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace cp::addon
+
+using cp::addon::Init;
+NODE_API_MODULE(completion_port, Init)

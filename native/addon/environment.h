@@ -1,0 +1,22 @@
+// All native state of one environment (the main thread or a worker): its ports and the handles it made. One struct, one clean-up.
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <unordered_set>
+
+namespace cp::addon {
+
+class PortBinding;
+
+struct Environment {
+  uint64_t id = 0;  // owner of handles; never reused
+  std::unordered_set<PortBinding*> ports;
+  bool ending = false;
+
+  // While the environment's memory is still mapped: cancels, waits until the kernel has let go, closes what is open.
+  static void CleanUp(void* data);
+};
+
+}  // namespace cp::addon

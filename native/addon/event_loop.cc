@@ -1,0 +1,342 @@
+// See event_loop.h. Facts: the handle types' numbers, uv_backend_timeout and uv_backend_fd are of libuv's public ABI (docs.libuv.org, "uv_loop_t",
+// "uv_handle_t"); uv_backend_timeout answers 0 while a watcher waits to be registered, so an inverted loop never sleeps over one.
+#include "addon/event_loop.h"
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <limits>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <thread>
+#include <unistd.h>
+
+#include "core/assert.h"
+
+namespace cp::addon {
+
+namespace {
+
+// Opaque to us: libuv tells the sizes, and the first member of every handle is `void* data`.
+struct UvHandle {
+  void* data;
+};
+using UvCallback = void (*)(UvHandle*);
+using UvPollCallback = void (*)(UvHandle*, int status, int events);
+
+constexpr int kUvIdle = 6, kUvPoll = 8, kUvPrepare = 9;
+constexpr int kUvReadable = 1;
+
+struct Uv {
+  size_t (*handle_size)(int);
+  void (*close)(UvHandle*, UvCallback);
+  void (*ref)(UvHandle*);
+  void (*unref)(UvHandle*);
+  int (*poll_init)(void* loop, UvHandle*, int fd);
+  int (*poll_start)(UvHandle*, int events, UvPollCallback);
+  int (*prepare_init)(void* loop, UvHandle*);
+  int (*prepare_start)(UvHandle*, UvCallback);
+  int (*idle_init)(void* loop, UvHandle*);
+  int (*idle_start)(UvHandle*, UvCallback);
+  int (*idle_stop)(UvHandle*);
+  int (*backend_fd)(const void* loop);
+  int (*backend_timeout)(const void* loop);
+  bool complete;
+};
+
+const Uv& TheUv() {
+  static const Uv uv = [] {
+    Uv found{};
+    found.complete = true;
+    const auto look = [&](auto& function, const char* name) {
+      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(RTLD_DEFAULT, name));
+      if (function == nullptr) found.complete = false;
+    };
+    look(found.handle_size, "uv_handle_size");
+    look(found.close, "uv_close");
+    look(found.ref, "uv_ref");
+    look(found.unref, "uv_unref");
+    look(found.poll_init, "uv_poll_init");
+    look(found.poll_start, "uv_poll_start");
+    look(found.prepare_init, "uv_prepare_init");
+    look(found.prepare_start, "uv_prepare_start");
+    look(found.idle_init, "uv_idle_init");
+    look(found.idle_start, "uv_idle_start");
+    look(found.idle_stop, "uv_idle_stop");
+    look(found.backend_fd, "uv_backend_fd");
+    look(found.backend_timeout, "uv_backend_timeout");
+    return found;
+  }();
+  return uv;
+}
+
+void* UvLoop(napi_env env) {
+  // Bun exports uv symbols that abort when they are called, so the runtime's name decides before any of them is touched.
+  static const bool node = dlsym(RTLD_DEFAULT, "node_module_register") != nullptr;
+  if (!node || !TheUv().complete) return nullptr;
+  uv_loop_s* loop = nullptr;
+  return napi_get_uv_event_loop(env, &loop) == napi_ok ? loop : nullptr;
+}
+
+// The uv handles of one loop. They outlive the EventLoop until libuv has closed them; an asynchronous clean-up hook keeps the
+// environment for so long.
+class UvHandles {
+ public:
+  static UvHandles* Make(napi_env env) {
+    auto* handles = new UvHandles;
+    if (napi_add_async_cleanup_hook(env, &UvHandles::OnCleanup, handles, &handles->hook_) == napi_ok) return handles;
+    delete handles;
+    return nullptr;
+  }
+
+  // Memory for a handle; it is closed with the others once it is said to be initialised.
+  UvHandle* Allocate(int type) {
+    auto* handle = static_cast<UvHandle*>(std::calloc(1, TheUv().handle_size(type)));
+    CP_ASSERT(handle != nullptr && count_ < 3);
+    return handle;
+  }
+  void Keep(UvHandle* handle) {
+    handle->data = this;
+    handles_[count_++] = handle;
+  }
+
+  void Close() {
+    if (closing_) return;
+    closing_ = true;
+    open_ = count_;
+    if (count_ == 0) return Done();
+    for (unsigned i = 0; i < count_; i++) TheUv().close(handles_[i], &UvHandles::OnClosed);
+  }
+
+  void* owner = nullptr;
+
+ private:
+  static void OnCleanup(napi_async_cleanup_hook_handle, void* data) { static_cast<UvHandles*>(data)->Close(); }
+  static void OnClosed(UvHandle* handle) {
+    auto* self = static_cast<UvHandles*>(handle->data);
+    std::free(handle);
+    if (--self->open_ == 0) self->Done();
+  }
+  void Done() {
+    napi_remove_async_cleanup_hook(hook_);
+    delete this;
+  }
+
+  napi_async_cleanup_hook_handle hook_ = nullptr;
+  UvHandle* handles_[3] = {};
+  unsigned count_ = 0;
+  unsigned open_ = 0;
+  bool closing_ = false;
+};
+
+class PlainLoop final : public EventLoop {
+ public:
+  ~PlainLoop() override {
+    if (handles_ == nullptr) return;
+    handles_->owner = nullptr;
+    handles_->Close();
+  }
+  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+    void* loop = UvLoop(env);
+    if (loop == nullptr) return false;
+    port_ = &port;
+    wake_ = wake;
+    data_ = data;
+    handles_ = UvHandles::Make(env);
+    if (handles_ == nullptr) return false;
+    handles_->owner = this;
+    poll_ = handles_->Allocate(kUvPoll);
+    if (TheUv().poll_init(loop, poll_, port.notification_fd()) != 0) {
+      std::free(poll_);
+      return false;
+    }
+    handles_->Keep(poll_);
+    TheUv().unref(poll_);
+    return TheUv().poll_start(poll_, kUvReadable, &PlainLoop::OnPoll) == 0;
+  }
+  void Ref() override { TheUv().ref(poll_); }
+  void Unref() override { TheUv().unref(poll_); }
+  void Wake() override {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(port_->notification_fd(), &one, sizeof(one));
+  }
+
+ private:
+  static void OnPoll(UvHandle* handle, int, int) {
+    auto* self = static_cast<PlainLoop*>(static_cast<UvHandles*>(handle->data)->owner);
+    if (self == nullptr) return;
+    self->port_->ClearNotification();
+    self->wake_(self->data_);  // may end `self`
+  }
+
+  UvHandles* handles_ = nullptr;
+  UvHandle* poll_ = nullptr;
+  Port* port_ = nullptr;
+  void (*wake_)(void*) = nullptr;
+  void* data_ = nullptr;
+};
+
+// The port waits, libuv only looks: a prepare handle blocks in the port's own wait, which also watches libuv's descriptor, and an idle
+// handle keeps libuv from blocking a second time. With nothing to keep it alive the loop ends as always (backend_timeout is 0 then).
+class InvertedLoop final : public EventLoop {
+ public:
+  ~InvertedLoop() override {
+    if (handles_ == nullptr) return;
+    handles_->owner = nullptr;
+    handles_->Close();
+  }
+  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+    loop_ = UvLoop(env);
+    if (loop_ == nullptr) return false;
+    port_ = &port;
+    wake_ = wake;
+    data_ = data;
+    handles_ = UvHandles::Make(env);
+    if (handles_ == nullptr) return false;
+    handles_->owner = this;
+    prepare_ = handles_->Allocate(kUvPrepare);
+    idle_ = handles_->Allocate(kUvIdle);
+    TheUv().prepare_init(loop_, prepare_);  // these two can't fail
+    handles_->Keep(prepare_);
+    TheUv().idle_init(loop_, idle_);
+    handles_->Keep(idle_);
+    TheUv().unref(prepare_);
+    TheUv().unref(idle_);
+    TheUv().prepare_start(prepare_, &InvertedLoop::OnPrepare);
+    return true;
+  }
+  void Ref() override { TheUv().ref(prepare_); }
+  void Unref() override { TheUv().unref(prepare_); }
+  void Wake() override { woken_ = true; }
+
+ private:
+  static void OnIdle(UvHandle*) {}
+  static void OnPrepare(UvHandle* handle) {
+    auto* self = static_cast<InvertedLoop*>(static_cast<UvHandles*>(handle->data)->owner);
+    if (self == nullptr) return;
+    const Uv& uv = TheUv();
+    uv.idle_stop(self->idle_);
+    double timeout = uv.backend_timeout(self->loop_);
+    if (timeout < 0) timeout = std::numeric_limits<double>::infinity();
+    if (self->woken_) timeout = 0;
+    if (timeout > 0) self->port_->WatchLoop(uv.backend_fd(self->loop_));
+    const bool woken = self->woken_;
+    self->woken_ = false;
+    self->port_->DriveLoop(timeout);
+    uv.idle_start(self->idle_, &InvertedLoop::OnIdle);
+    if (woken || self->port_->has_queued(kEnterWantUser | kEnterWantInternal) || self->port_->closing() || self->port_->idle_changed())
+      self->wake_(self->data_);  // may end `self`
+  }
+
+  UvHandles* handles_ = nullptr;
+  UvHandle* prepare_ = nullptr;
+  UvHandle* idle_ = nullptr;
+  void* loop_ = nullptr;
+  Port* port_ = nullptr;
+  bool woken_ = false;
+  void (*wake_)(void*) = nullptr;
+  void* data_ = nullptr;
+};
+
+// A thread waits on the descriptor and calls into the runtime; calls that are on their way already are not repeated.
+class ThreadLoop final : public EventLoop {
+ public:
+  ~ThreadLoop() override {
+    if (stop_fd_ >= 0 && thread_.joinable()) {
+      const uint64_t one = 1;
+      [[maybe_unused]] const ssize_t written = write(stop_fd_, &one, sizeof(one));
+      thread_.join();
+    }
+    if (function_ != nullptr) {
+      shared_->loop = nullptr;
+      napi_release_threadsafe_function(function_, napi_tsfn_abort);
+    }
+    if (stop_fd_ >= 0) close(stop_fd_);
+  }
+  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+    port_ = &port;
+    wake_ = wake;
+    data_ = data;
+    stop_fd_ = eventfd(0, EFD_CLOEXEC);
+    if (stop_fd_ < 0) return false;
+    napi_value name;
+    if (napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
+    shared_ = new Shared{this};
+    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, shared_, &ThreadLoop::OnFinalize, shared_, &ThreadLoop::OnCall,
+                                        &function_) != napi_ok) {
+      delete shared_;
+      function_ = nullptr;
+      return false;
+    }
+    env_ = env;
+    napi_unref_threadsafe_function(env, function_);
+    thread_ = std::thread([this, fd = port.notification_fd()] { Run(fd); });
+    return true;
+  }
+  void Ref() override { napi_ref_threadsafe_function(env_, function_); }
+  void Unref() override { napi_unref_threadsafe_function(env_, function_); }
+  void Wake() override {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(port_->notification_fd(), &one, sizeof(one));
+  }
+
+ private:
+  struct Shared {
+    ThreadLoop* loop;
+  };
+  static void OnFinalize(napi_env, void* data, void*) { delete static_cast<Shared*>(data); }
+  static void OnCall(napi_env env, napi_value, void* context, void*) {
+    ThreadLoop* self = static_cast<Shared*>(context)->loop;
+    if (env == nullptr || self == nullptr) return;
+    self->called_.store(false);
+    self->wake_(self->data_);  // may end `self`
+  }
+  void Run(int fd) {
+    for (;;) {
+      pollfd fds[2] = {{fd, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+      if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
+      if ((fds[1].revents & POLLIN) != 0) return;
+      if ((fds[0].revents & POLLIN) == 0) continue;
+      uint64_t count;
+      [[maybe_unused]] const ssize_t bytes = read(fd, &count, sizeof(count));
+      if (!called_.exchange(true)) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+    }
+  }
+
+  napi_env env_ = nullptr;
+  napi_threadsafe_function function_ = nullptr;
+  Shared* shared_ = nullptr;
+  std::thread thread_;
+  std::atomic<bool> called_{false};
+  int stop_fd_ = -1;
+  Port* port_ = nullptr;
+  void (*wake_)(void*) = nullptr;
+  void* data_ = nullptr;
+};
+
+template <typename Loop>
+std::unique_ptr<EventLoop> Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+  auto loop = std::make_unique<Loop>();
+  if (!loop->Open(env, port, wake, data)) return nullptr;
+  return loop;
+}
+
+}  // namespace
+
+bool EventLoop::HasUv(napi_env env) { return UvLoop(env) != nullptr; }
+bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
+
+std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, Port& port, Mode mode, void (*wake)(void*), void* data) {
+  switch (mode) {
+    case Mode::kPlain:
+      return Open<PlainLoop>(env, port, wake, data);
+    case Mode::kInverted:
+      return Open<InvertedLoop>(env, port, wake, data);
+    case Mode::kThread:
+      return Open<ThreadLoop>(env, port, wake, data);
+  }
+  return nullptr;
+}
+
+}  // namespace cp::addon

@@ -1,0 +1,185 @@
+// Size classes of small blocks in 64 KiB pages, first-fit runs of pages for large ones.
+#include "core/arena.h"
+
+#include <algorithm>
+
+#include "core/assert.h"
+
+namespace cp {
+
+namespace {
+// Multiples of 64 that waste at most a quarter; from 4 KiB up multiples of 4,096.
+constexpr uint32_t kClasses[] = {64,   128,  192,  256,  320,  384,   448,   512,   640,   768,   896,  1024,
+                                 1280, 1536, 1792, 2048, 2560, 3072,  3584,  4096,  8192,  12288, 16384, 20480, 32768};
+constexpr uint32_t kClassCount = sizeof(kClasses) / sizeof(kClasses[0]);
+}  // namespace
+
+Arena::Arena(uint64_t bytes)
+    : bytes_(bytes), pages_(static_cast<uint32_t>(bytes / kPage)), page_(pages_), blocks_(pages_), room_(kClassCount) {}
+
+uint32_t Arena::ClassOf(uint64_t bytes) {
+  return static_cast<uint32_t>(std::lower_bound(kClasses, kClasses + kClassCount, bytes) - kClasses);
+}
+uint64_t Arena::ClassBytes(uint32_t size_class) { return kClasses[size_class]; }
+
+uint64_t Arena::Allocate(uint64_t bytes) {
+  if (bytes == 0) bytes = 1;
+  if (bytes > bytes_) return kNone;
+  const uint32_t size_class = ClassOf(bytes);
+  if (size_class < kClassCount) return AllocateSmall(size_class);
+  return AllocateLarge((bytes + kPage - 1) / kPage);
+}
+
+uint64_t Arena::AllocateSmall(uint32_t size_class) {
+  auto& room = room_[size_class];
+  const auto block_bytes = static_cast<uint32_t>(ClassBytes(size_class));
+  if (room.empty()) {
+    const uint64_t offset = AllocateLarge(1);
+    if (offset == kNone) return kNone;
+    used_ -= kPage;
+    const auto index = static_cast<uint32_t>(offset / kPage);
+    const uint32_t count = kPage / block_bytes;
+    Page& page = page_[index];
+    page = {PageKind::kSmall, static_cast<uint8_t>(size_class), 0, 0, 1, true};
+    auto& blocks = blocks_[index];
+    blocks.assign(count, Block{});
+    for (uint32_t i = 0; i + 1 < count; i++) blocks[i].next_free = i + 2;
+    room.push_back(index);
+  }
+  const uint32_t index = room.back();
+  Page& page = page_[index];
+  const uint32_t at = page.free_head - 1;
+  Block& block = blocks_[index][at];
+  page.free_head = block.next_free;
+  page.live++;
+  if (page.free_head == 0) {
+    room.pop_back();
+    page.listed = false;
+  }
+  block = {true, false, 0, 0};
+  used_ += block_bytes;
+  return uint64_t{index} * kPage + uint64_t{at} * block_bytes;
+}
+
+uint64_t Arena::AllocateLarge(uint64_t pages) {
+  // Next fit: begins where the last search ended, once around.
+  for (uint32_t pass = 0; pass < 2; pass++) {
+    uint32_t run = 0;
+    const uint32_t from = pass == 0 ? search_from_ : 0;
+    for (uint32_t i = from; i < pages_; i++) {
+      run = page_[i].kind == PageKind::kFree ? run + 1 : 0;
+      if (run < pages) continue;
+      const uint32_t first = i + 1 - run;
+      page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
+      for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
+      blocks_[first].assign(1, Block{true, false, 0, 0});
+      search_from_ = i + 1 == pages_ ? 0 : i + 1;
+      used_ += uint64_t{run} * kPage;
+      return uint64_t{first} * kPage;
+    }
+  }
+  return kNone;
+}
+
+Arena::Block* Arena::BlockAt(uint64_t offset, uint64_t* start, uint64_t* end) {
+  if (offset >= uint64_t{pages_} * kPage) return nullptr;
+  auto index = static_cast<uint32_t>(offset / kPage);
+  const Page* page = &page_[index];
+  if (page->kind == PageKind::kFree) return nullptr;
+  if (page->kind == PageKind::kSmall) {
+    const uint64_t block_bytes = ClassBytes(page->size_class);
+    const uint64_t at = (offset % kPage) / block_bytes;
+    if (at >= blocks_[index].size()) return nullptr;  // what is left over at the page's end
+    *start = uint64_t{index} * kPage + at * block_bytes;
+    *end = *start + block_bytes;
+    Block* block = &blocks_[index][at];
+    return block->live ? block : nullptr;
+  }
+  if (page->kind == PageKind::kLargeTail) {
+    index -= page->run;
+    page = &page_[index];
+  }
+  *start = uint64_t{index} * kPage;
+  *end = *start + uint64_t{page->run} * kPage;
+  return &blocks_[index][0];
+}
+
+bool Arena::Release(uint64_t offset) {
+  uint64_t start, end;
+  Block* block = BlockAt(offset, &start, &end);
+  if (block == nullptr || start != offset || block->released) return false;
+  block->released = true;
+  if (spanning_ > 0)
+    quarantine_.push_back(offset);
+  else if (block->pins == 0)
+    FreeBlock(offset);
+  return true;
+}
+
+void Arena::FreeBlock(uint64_t offset) {
+  const auto index = static_cast<uint32_t>(offset / kPage);
+  Page& page = page_[index];
+  if (page.kind == PageKind::kLarge) {
+    FreeRun(index, page.run);
+    return;
+  }
+  const auto block_bytes = static_cast<uint32_t>(ClassBytes(page.size_class));
+  const auto at = static_cast<uint32_t>((offset % kPage) / block_bytes);
+  used_ -= block_bytes;
+  page.live--;
+  auto& room = room_[page.size_class];
+  if (page.live == 0 && (!page.listed || room.size() > 1)) {
+    // An empty page goes back, unless it is the only one of its class with room.
+    if (page.listed) room.erase(std::find(room.begin(), room.end(), index));
+    used_ += kPage;
+    FreeRun(index, 1);
+    return;
+  }
+  blocks_[index][at] = {false, false, 0, page.free_head};
+  page.free_head = at + 1;
+  if (!page.listed) {
+    page.listed = true;
+    room.push_back(index);
+  }
+}
+
+void Arena::FreeRun(uint32_t first, uint32_t count) {
+  used_ -= uint64_t{count} * kPage;
+  for (uint32_t i = 0; i < count; i++) page_[first + i] = Page{};
+  blocks_[first].clear();
+  blocks_[first].shrink_to_fit();
+}
+
+bool Arena::Pin(uint64_t offset, uint64_t length) {
+  uint64_t start, end;
+  Block* block = BlockAt(offset, &start, &end);
+  // A range that meets no live block now may meet one that is allocated later, so it counts as spanning too.
+  const bool spans = block == nullptr || offset + length > end;
+  if (spans)
+    spanning_++;
+  else
+    block->pins++;
+  return spans;
+}
+
+void Arena::Unpin(uint64_t offset, bool spans) {
+  uint64_t start, end;
+  if (!spans) {
+    // A pinned block stays live, so this is the very block of Pin.
+    Block* block = BlockAt(offset, &start, &end);
+    CP_ASSERT(block != nullptr && block->pins > 0);
+    if (--block->pins == 0 && block->released && spanning_ == 0) FreeBlock(start);
+    return;
+  }
+  CP_ASSERT(spanning_ > 0);
+  if (--spanning_ > 0) return;
+  std::vector<uint64_t> released;
+  released.swap(quarantine_);
+  for (const uint64_t at : released) {
+    Block* block = BlockAt(at, &start, &end);
+    // One that is still pinned is freed by its last Unpin.
+    if (block != nullptr && block->pins == 0) FreeBlock(at);
+  }
+}
+
+}  // namespace cp

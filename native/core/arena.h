@@ -1,0 +1,70 @@
+// The allocator of a port's arena. Blocks are 64-byte aligned (4,096 from 4 KiB up); all bookkeeping lies outside the arena, which a
+// script can overwrite at will. A block released while operations use it is given out again only after the last of them has ended.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+namespace cp {
+
+class Arena {
+ public:
+  static constexpr uint64_t kNone = ~uint64_t{0};
+  static constexpr uint32_t kPage = 64 * 1024;
+
+  explicit Arena(uint64_t bytes);
+
+  uint64_t bytes() const { return bytes_; }
+  uint64_t used() const { return used_; }
+
+  // The offset of a block of at least `bytes`, or kNone when there is no room.
+  uint64_t Allocate(uint64_t bytes);
+  // False: no block that is handed out starts there.
+  bool Release(uint64_t offset);
+
+  // An operation uses [offset, offset + length) until Unpin, which takes Pin's answer: whether the range is not inside one block.
+  bool Pin(uint64_t offset, uint64_t length);
+  void Unpin(uint64_t offset, bool spans);
+
+ private:
+  // A page is free, the first of a run that is one large block, a later one of such a run, or divided into equal small blocks.
+  enum class PageKind : uint8_t { kFree, kLarge, kLargeTail, kSmall };
+  struct Page {
+    PageKind kind = PageKind::kFree;
+    uint8_t size_class = 0;
+    uint16_t live = 0;     // small: blocks not in the free list
+    uint32_t run = 0;      // large: pages; tail: pages back to the first
+    uint32_t free_head = 0;  // small: index + 1 of the first free block
+    bool listed = false;   // small: stands in the list of pages with room
+  };
+  struct Block {
+    bool live = false;      // handed out
+    bool released = false;  // by the user; freed when the pins go
+    uint32_t pins = 0;
+    uint32_t next_free = 0;
+  };
+
+  static uint32_t ClassOf(uint64_t bytes);
+  static uint64_t ClassBytes(uint32_t size_class);
+  uint64_t AllocateSmall(uint32_t size_class);
+  uint64_t AllocateLarge(uint64_t pages);
+  void FreeBlock(uint64_t offset);
+  void FreeRun(uint32_t page, uint32_t count);
+  Block* BlockAt(uint64_t offset, uint64_t* start, uint64_t* end);
+
+  uint64_t bytes_;
+  uint64_t used_ = 0;
+  uint32_t pages_;
+  uint32_t search_from_ = 0;
+  std::vector<Page> page_;
+  std::vector<std::vector<Block>> blocks_;   // of each page, made when it is divided or starts a run
+  std::vector<std::vector<uint32_t>> room_;  // per size class: pages with a free block
+  // While an operation uses a range that is not inside one block, nothing that is released is given out again: such ranges (a view over
+  // the whole arena) are rare, and this keeps them safe without pinning every block in them.
+  uint32_t spanning_ = 0;
+  std::vector<uint64_t> quarantine_;
+};
+
+}  // namespace cp

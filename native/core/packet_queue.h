@@ -1,0 +1,94 @@
+// The port's one FIFO, for backends whose kernel keeps none. Posts and terminal packets are appended to the same queue, and a packet's
+// place is the moment it was appended (invariant 4). Room for an operation's packet is reserved at its start, so a completion can
+// never be lost for lack of memory (invariant 11). Used by the port's driver only; waiters of a shared port come with sharing.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/abi.h"
+#include "core/assert.h"
+
+namespace cp {
+
+class PacketQueue {
+ public:
+  PacketQueue() = default;
+  ~PacketQueue() { std::free(entries_); }
+  PacketQueue(const PacketQueue&) = delete;
+  PacketQueue& operator=(const PacketQueue&) = delete;
+
+  uint32_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+  // Keeps room for one more packet, to be used by Append. False: no memory.
+  bool Reserve() {
+    if (!Grow(size_ + reserved_ + 1)) return false;
+    reserved_++;
+    return true;
+  }
+  void Unreserve() {
+    CP_ASSERT(reserved_ > 0);
+    reserved_--;
+  }
+
+  // Appends into reserved room.
+  void Append(const CompletionEntry& entry) {
+    Unreserve();
+    Push(entry);
+  }
+
+  // Appends without a reservation. False: no memory.
+  bool TryAppend(const CompletionEntry& entry) {
+    if (!Grow(size_ + reserved_ + 1)) return false;
+    Push(entry);
+    return true;
+  }
+
+  // Precondition: not empty.
+  const CompletionEntry& front() const { return entries_[head_]; }
+  void Pop() {
+    CP_ASSERT(size_ > 0);
+    head_ = (head_ + 1) & (capacity_ - 1);
+    size_--;
+    // A flood that is over gives its memory back.
+    if (size_ == 0 && capacity_ > kKeep && reserved_ < kKeep / 2) Resize(kKeep);
+  }
+
+ private:
+  static constexpr uint32_t kKeep = 4096;
+
+  bool Grow(uint64_t needed) {
+    if (needed <= capacity_) return true;
+    if (needed > (uint64_t{1} << 31)) return false;
+    uint32_t capacity = capacity_ == 0 ? 256 : capacity_;
+    while (capacity < needed) capacity *= 2;
+    return Resize(capacity);
+  }
+
+  bool Resize(uint32_t capacity) {
+    auto* entries = static_cast<CompletionEntry*>(std::malloc(size_t{capacity} * sizeof(CompletionEntry)));
+    if (entries == nullptr) return false;
+    for (uint32_t i = 0; i < size_; i++) entries[i] = entries_[(head_ + i) & (capacity_ - 1)];
+    std::free(entries_);
+    entries_ = entries;
+    capacity_ = capacity;
+    head_ = 0;
+    return true;
+  }
+
+  void Push(const CompletionEntry& entry) {
+    CP_ASSERT(size_ < capacity_);
+    entries_[(head_ + size_) & (capacity_ - 1)] = entry;
+    size_++;
+  }
+
+  CompletionEntry* entries_ = nullptr;
+  uint32_t capacity_ = 0;  // a power of two
+  uint32_t head_ = 0;
+  uint32_t size_ = 0;
+  uint32_t reserved_ = 0;
+};
+
+}  // namespace cp

@@ -1,0 +1,819 @@
+// What all backends share: checking submissions, the turns of streams, timers, cancels, closes, and the making of packets.
+#include "core/port.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <time.h>
+
+#include "core/test_hooks.h"
+
+namespace cp {
+
+namespace {
+
+constexpr double kForever = std::numeric_limits<double>::infinity();
+constexpr uint64_t kAcceptPauseMs = 100;  // between two accepts of a listener that fail for want of descriptors (TCP-12)
+
+uint64_t NowTick() { return static_cast<uint64_t>(MonotonicMs()); }
+
+// The first tick that is not before now + timeout.
+uint64_t DeadlineTick(double timeout_ms) {
+  const double span = std::min(timeout_ms, static_cast<double>(TimerWheel::kSpanMax));
+  return static_cast<uint64_t>(std::ceil(MonotonicMs() + span));
+}
+
+bool IsInteger(double value, double min, double max) { return value >= min && value <= max && value == std::floor(value); }
+
+bool IsReceiving(Opcode kind) { return kind == Opcode::kRecv || kind == Opcode::kAccept; }
+bool IsSending(Opcode kind) { return kind == Opcode::kSend || kind == Opcode::kSendv || kind == Opcode::kShutdown; }
+bool IsVectored(Opcode kind) { return kind == Opcode::kReadv || kind == Opcode::kWritev || kind == Opcode::kSendv; }
+bool IsWriting(Opcode kind) {
+  return kind == Opcode::kWrite || kind == Opcode::kWritev || kind == Opcode::kSend || kind == Opcode::kSendv;
+}
+
+// Which kind of handle an operation is for.
+bool Fits(Opcode opcode, HandleKind kind) {
+  switch (opcode) {
+    case Opcode::kRead:
+    case Opcode::kWrite:
+    case Opcode::kReadv:
+    case Opcode::kWritev:
+    case Opcode::kSync:
+    case Opcode::kDatasync:
+    case Opcode::kTruncate:
+    case Opcode::kSize:
+      return kind == HandleKind::kFile;
+    case Opcode::kAccept:
+      return kind == HandleKind::kListener;
+    case Opcode::kConnect:
+    case Opcode::kRecv:
+    case Opcode::kSend:
+    case Opcode::kSendv:
+    case Opcode::kShutdown:
+      return kind == HandleKind::kSocket;
+    default:
+      return false;
+  }
+}
+
+enum TimerKind : uint8_t { kTimerOperation, kTimerAccept };
+
+}  // namespace
+
+double MonotonicMs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
+Port::Port(const PortOptions& options)
+    : control_(reinterpret_cast<Control*>(options.block.data())),
+      options_(options),
+      operations_(options.max_operations),
+      arena_(options.arena.size()),
+      timers_(NowTick()),
+      block_(options.block.data()) {
+  CP_ASSERT(options.block.size() >= kBlockBytes);
+  memory_.push_back({options.arena.data(), options.arena.size(), 0, true});
+}
+
+Port::~Port() {
+  CP_ASSERT(in_kernel_ == 0);
+  while (handles_ != nullptr) {
+    Handle& handle = *handles_;
+    if (handle.accept_timer.armed()) timers_.Drop(handle.accept_timer);
+    Detach(handle);
+  }
+}
+
+// ---- submission -----------------------------------------------------------------------------------------------------------
+
+uint32_t Port::Enter() {
+  Control& c = *control_;
+  const uint32_t flags = c.enter_flags;
+  const double timeout = c.timeout_ms;
+  const bool wait = c.min_complete > 0 && timeout > 0;
+  const uint32_t max = std::min(c.max_packets, kCompletionsMax);
+  c.completions = 0;
+  c.enter_error = 0;
+  if (closing_) c.submit_count = 0;
+  if (notifying_) {
+    Notify(false);
+    notifying_ = false;
+  }
+  if (c.submit_count != 0) Ingest();
+  if ((flags & kEnterSubmitOnly) != 0) {
+    c.enter_error = Flush(false);
+  } else {
+    if (!timers_.empty()) RunTimers();
+    // Someone who waits and has nothing yet submits and waits in one call of the kernel.
+    if (wait && !has_queued(flags) && !closing_) {
+      const double deadline = MonotonicMs() + timeout;
+      double left = timeout;
+      do {
+        const double timer = NextTimeoutMs();
+        c.enter_error = Wait(timer >= 0 ? std::min(timer, left) : left);
+        if (!timers_.empty()) RunTimers();
+        if (c.enter_error != 0 || has_queued(flags)) break;
+        left = deadline - MonotonicMs();
+      } while (left > 0 && !closing_);
+    } else {
+      c.enter_error = Flush(true);
+    }
+    c.completions = Fill(max, flags);
+    if ((flags & kEnterArm) != 0 && c.completions == 0 && !closing_) {
+      while (Notify(true)) {
+        Notify(false);
+        c.enter_error = Flush(true);
+        c.completions = Fill(max, flags);
+        if (c.completions != 0) break;
+      }
+      notifying_ = c.completions == 0;
+    }
+    // What reaping began (the next send of a stream, the rest of a short one) doesn't wait for the next get.
+    const int error = Flush(false);
+    if (c.enter_error == 0) c.enter_error = error;
+  }
+  c.in_kernel = in_kernel_;
+  c.queued = queue_.size();
+  c.queued_internal = internal_queue_.size();
+  const double next = NextTimeoutMs();
+  c.next_deadline_ms = next < 0 ? kForever : MonotonicMs() + next;
+  c.rejected = rejected_;
+  c.flags = closing_ ? static_cast<uint32_t>(kControlClosing) | (in_kernel_ == 0 ? static_cast<uint32_t>(kControlClosed) : 0u) : 0u;
+  return c.completions;
+}
+
+void Port::DriveLoop(double timeout_ms) {
+  Control& c = *control_;
+  if (closing_) c.submit_count = 0;
+  if (c.submit_count != 0) Ingest();
+  if (!timers_.empty()) RunTimers();
+  if (!queue_.empty() || !internal_queue_.empty()) timeout_ms = 0;
+  const double timer = NextTimeoutMs();
+  if (timer >= 0) timeout_ms = std::min(timeout_ms, timer);
+  if (timeout_ms > 0)
+    Wait(timeout_ms);
+  else
+    Flush(true);
+  if (!timers_.empty()) RunTimers();
+  Flush(false);
+}
+
+void Port::Ingest() {
+  const uint32_t count = std::min(control_->submit_count, kSubmissionsMax);
+  control_->submit_count = 0;
+  const auto* entries = reinterpret_cast<const SubmissionEntry*>(block_ + kControlBytes);
+  for (uint32_t i = 0; i < count;) {
+    // One copy, then checks: the block is ours alone, but hostile code in this thread could write to it.
+    SubmissionEntry entry;
+    std::memcpy(&entry, &entries[i], sizeof(entry));
+    i++;
+    const auto opcode = static_cast<Opcode>(entry.opcode);
+    uint32_t rest = 0;
+    if (opcode == Opcode::kConnect)
+      rest = 1;
+    else if (entry.opcode < static_cast<uint8_t>(Opcode::kCount) && IsVectored(opcode))
+      rest = (std::min<uint32_t>(entry.segments, kSegmentsMax) + kSegmentsPerEntry - 1) / kSegmentsPerEntry;
+    if (i + rest > count) {
+      rejected_++;
+      break;
+    }
+    const SubmissionEntry* following = &entries[i];
+    i += rest;
+    Operation* op = Claim(entry.slot, entry.slot_generation, opcode, (entry.flags & kSubmissionInternal) != 0, entry.operation_id);
+    if (op != nullptr) Prepare(*op, entry, following);
+  }
+}
+
+// Takes a free slot and the room for its packet. Null: nothing has happened but the count of rejected entries.
+Operation* Port::Claim(uint32_t slot, uint32_t generation, Opcode kind, bool internal, double operation_id) {
+  Operation* op = operations_.At(slot);
+  if (op == nullptr || op->state != OperationState::kFree || op->generation != generation) {
+    rejected_++;
+    return nullptr;
+  }
+  if (!(internal ? internal_queue_ : queue_).Reserve()) {
+    rejected_++;
+    return nullptr;
+  }
+  op->kind = kind;
+  op->state = OperationState::kWaiting;
+  op->route = Route::kNone;
+  op->ended_by = EndedBy::kNone;
+  op->internal = internal;
+  op->pinned = op->spans = op->backlogged = op->polled = false;
+  op->handle = nullptr;
+  op->memory_id = kMemoryNone;
+  op->data = nullptr;
+  op->offset = op->length = op->done = 0;
+  op->position = 0;
+  op->operation_id = IsInteger(operation_id, 0, kSafeIntegerMax) ? operation_id : 0;
+  op->key = op->handle_id = op->result = 0;
+  in_kernel_++;
+  started_++;
+  return op;
+}
+
+bool Port::Resolve(uint32_t memory_id, double offset, double length, std::byte** data) {
+  if (memory_id >= memory_.size() || !memory_[memory_id].registered) return false;
+  const Memory& memory = memory_[memory_id];
+  const auto bytes = static_cast<double>(memory.bytes);
+  if (!IsInteger(offset, 0, bytes) || !IsInteger(length, 0, static_cast<double>(kLengthMax))) return false;
+  if (offset + length > bytes) return false;  // both below 2^54: exact
+  *data = memory.data + static_cast<uint64_t>(offset);
+  return true;
+}
+
+void Port::Prepare(Operation& op, const SubmissionEntry& entry, const SubmissionEntry* rest) {
+  const auto refuse = [&](int32_t native_code) { Complete(op, MapError(native_code), native_code); };
+  if (entry.opcode == 0 || entry.opcode >= static_cast<uint8_t>(Opcode::kCount)) {
+    op.kind = Opcode::kRead;
+    return refuse(InvalidCode());
+  }
+  Handle* handle = HandleTable::Process().Find(entry.handle_index, entry.handle_generation, options_.owner);
+  if (handle == nullptr || handle->port != this || !Fits(op.kind, handle->kind)) return refuse(BadHandleCode());
+  op.handle = handle;
+  op.key = handle->key;
+  op.handle_id = handle->id();
+  op.list_previous = nullptr;
+  op.list_next = handle->operations;
+  if (op.list_next != nullptr) op.list_next->list_previous = &op;
+  handle->operations = &op;
+  handle->operation_count++;
+
+  switch (op.kind) {
+    case Opcode::kRead:
+    case Opcode::kWrite:
+    case Opcode::kRecv:
+    case Opcode::kSend:
+      if (!Resolve(entry.memory_id, entry.offset, entry.length, &op.data)) return refuse(InvalidCode());
+      op.memory_id = entry.memory_id;
+      op.offset = static_cast<uint64_t>(entry.offset);
+      op.length = static_cast<uint64_t>(entry.length);
+      break;
+    case Opcode::kReadv:
+    case Opcode::kWritev:
+    case Opcode::kSendv: {
+      if (entry.segments > kSegmentsMax) return refuse(InvalidCode());
+      op.extra = std::make_unique<OperationExtra>();
+      op.extra->segments.resize(entry.segments);
+      for (uint32_t i = 0; i < entry.segments; i++) {
+        SegmentEntry segment;
+        std::memcpy(&segment, reinterpret_cast<const std::byte*>(rest) + i * sizeof(SegmentEntry), sizeof(segment));
+        std::byte* data;
+        if (!Resolve(segment.memory_id, segment.offset, segment.length, &data)) return refuse(InvalidCode());
+        op.extra->segments[i] = {data, segment.length, segment.memory_id, static_cast<uint64_t>(segment.offset), false};
+        op.length += segment.length;
+      }
+      if (op.length > kLengthMax) return refuse(InvalidCode());
+      break;
+    }
+    case Opcode::kConnect: {
+      op.extra = std::make_unique<OperationExtra>();
+      std::memcpy(&op.extra->address, rest, sizeof(AddressEntry));
+      if (op.extra->address.family != 4 && op.extra->address.family != 6) return refuse(InvalidCode());
+      break;
+    }
+    default:
+      break;
+  }
+  const bool at_position = op.kind == Opcode::kRead || op.kind == Opcode::kWrite || op.kind == Opcode::kReadv || op.kind == Opcode::kWritev;
+  if (at_position || op.kind == Opcode::kTruncate || op.kind == Opcode::kShutdown) {
+    const double min = at_position ? -1 : 0;
+    const double max = op.kind == Opcode::kShutdown ? 2 : kSafeIntegerMax;
+    if (!IsInteger(entry.position, min, max)) return refuse(InvalidCode());
+    op.position = static_cast<int64_t>(entry.position);
+    if (op.position < 0 && !handle->append) return refuse(InvalidCode());
+  }
+  PinMemory(op);
+  if ((entry.flags & kSubmissionHasTimeout) != 0 && entry.timeout_ms >= 0 && entry.timeout_ms < kForever) {
+    op.timer.owner = &op;
+    op.timer.kind = kTimerOperation;
+    timers_.Arm(op.timer, DeadlineTick(entry.timeout_ms));
+  }
+  Dispatch(op);
+}
+
+void Port::PinMemory(Operation& op) {
+  op.pinned = true;
+  const auto pin = [this](uint32_t id, uint64_t offset, uint64_t length) {
+    if (id == kMemoryArena) return length > 0 && arena_.Pin(offset, length);
+    memory_[id].uses++;
+    return false;
+  };
+  if (op.memory_id != kMemoryNone) op.spans = pin(op.memory_id, op.offset, op.length);
+  if (op.extra)
+    for (Segment& segment : op.extra->segments) segment.spans = pin(segment.memory_id, segment.offset, segment.length);
+}
+
+void Port::UnpinMemory(Operation& op) {
+  if (!op.pinned) return;
+  op.pinned = false;
+  const auto unpin = [this](uint32_t id, uint64_t offset, uint64_t length, bool spans) {
+    if (id != kMemoryArena)
+      DropUse(id);
+    else if (length > 0)
+      arena_.Unpin(offset, spans);
+  };
+  if (op.memory_id != kMemoryNone) unpin(op.memory_id, op.offset, op.length, op.spans);
+  if (op.extra)
+    for (const Segment& segment : op.extra->segments) unpin(segment.memory_id, segment.offset, segment.length, segment.spans);
+}
+
+uint32_t Port::RegisterMemory(std::span<std::byte> memory) {
+  uint32_t id;
+  if (!free_memory_.empty()) {
+    id = free_memory_.back();
+    free_memory_.pop_back();
+  } else {
+    if (memory_.size() >= 1u << 20) return 0;
+    id = static_cast<uint32_t>(memory_.size());
+    memory_.emplace_back();
+  }
+  memory_[id] = {memory.data(), memory.size(), 0, true};
+  return id;
+}
+
+bool Port::UnregisterMemory(uint32_t id) {
+  if (id == kMemoryArena || id >= memory_.size() || !memory_[id].registered) return false;
+  memory_[id].registered = false;
+  memory_[id].uses++;
+  DropUse(id);
+  return true;
+}
+
+void Port::DropUse(uint32_t id) {
+  Memory& memory = memory_[id];
+  CP_ASSERT(memory.uses > 0);
+  if (--memory.uses > 0 || memory.registered) return;
+  memory = {};
+  free_memory_.push_back(id);
+  if (on_memory_free) on_memory_free(id);
+}
+
+bool Port::Open(uint32_t slot, uint32_t generation, std::string_view path, int flags, uint32_t mode, double key, double timeout_ms,
+                double operation_id, bool internal) {
+  if (closing_) return false;
+  if (control_->submit_count != 0) Ingest();
+  Operation* op = Claim(slot, generation, Opcode::kOpen, internal, operation_id);
+  if (op == nullptr) return false;
+  op->extra = std::make_unique<OperationExtra>();
+  op->extra->path.assign(path.begin(), path.end());
+  op->extra->path.push_back('\0');
+  op->extra->open_flags = flags;
+  op->extra->open_mode = mode;
+  op->key = key;
+  if (timeout_ms >= 0 && timeout_ms < kForever) {
+    op->timer.owner = op;
+    op->timer.kind = kTimerOperation;
+    timers_.Arm(op->timer, DeadlineTick(timeout_ms));
+  }
+  Begin(*op);
+  return true;
+}
+
+// ---- turns ----------------------------------------------------------------------------------------------------------------
+
+StreamQueue* Port::QueueOf(Operation& op) {
+  if (op.handle == nullptr) return nullptr;
+  if (IsReceiving(op.kind)) return &op.handle->receiving;
+  if (IsSending(op.kind)) return &op.handle->sending;
+  return nullptr;
+}
+
+void Port::Dispatch(Operation& op) {
+  Handle& handle = *op.handle;
+  if (StreamQueue* queue = QueueOf(op)) {
+    const bool first = queue->empty();
+    queue->Push(op);
+    if (first) StartNext(handle, *queue);
+    return;
+  }
+  if (op.kind == Opcode::kConnect) handle.connection = Connection::kConnecting;
+  Begin(op);
+}
+
+// Begins the head of the queue; goes on with the next while heads end at once.
+void Port::StartNext(Handle& handle, StreamQueue& queue) {
+  while (Operation* head = queue.head()) {
+    if (head->state != OperationState::kWaiting || head->backlogged) return;
+    Status status = Status::kOk;
+    int32_t native_code = 0;
+    bool ended = false;
+    switch (head->kind) {
+      case Opcode::kAccept: {
+        const uint64_t now = NowTick();
+        if (handle.accept_not_before > now) {
+          if (!handle.accept_timer.armed()) {
+            handle.accept_timer.owner = &handle;
+            handle.accept_timer.kind = kTimerAccept;
+            timers_.Arm(handle.accept_timer, handle.accept_not_before);
+          }
+          return;
+        }
+        break;
+      }
+      case Opcode::kRecv:
+        ended = true;
+        if (handle.connection != Connection::kConnected)
+          native_code = NotConnectedCode();
+        else if (handle.receive_error != 0)
+          native_code = handle.receive_error;
+        else if (!handle.read_shut)
+          ended = false;
+        break;
+      case Opcode::kSend:
+      case Opcode::kSendv:
+        ended = true;
+        if (handle.connection != Connection::kConnected)
+          native_code = NotConnectedCode();
+        else if (handle.send_error != 0)
+          native_code = handle.send_error;
+        else if (head->length != 0 || handle.write_shut)
+          ended = false;
+        break;
+      case Opcode::kShutdown: {
+        ended = true;
+        Outcome outcome;
+        ShutdownDirection(handle, static_cast<int>(head->position), outcome);
+        native_code = outcome.native_code;
+        if (native_code == 0) {
+          if (head->position != 0) handle.read_shut = true;
+          if (head->position != 1) handle.write_shut = true;
+        }
+        break;
+      }
+      default:
+        CP_ASSERT(!"not an operation of a stream");
+    }
+    if (!ended) {
+      Begin(*head);
+      return;
+    }
+    if (native_code != 0) status = MapError(native_code);
+    Operation& op = *head;
+    queue.Remove(op);
+    Complete(op, status, native_code);
+  }
+}
+
+void Port::MarkInKernel(Operation& op, Route route) {
+  op.state = OperationState::kKernel;
+  op.route = route;
+}
+
+void Port::Report(Operation& op, const Outcome& outcome) {
+  CP_ASSERT(op.pending());
+  Handle* handle = op.handle;
+  StreamQueue* queue = QueueOf(op);
+  const bool ending = op.ended_by != EndedBy::kNone || closing_;
+  const int32_t code = outcome.native_code;
+  op.state = OperationState::kWaiting;
+
+  if (code != 0 && Transient(code) && !ending) return Begin(op);
+  if (op.kind == Opcode::kAccept && code != 0 && IsAborted(code) && !ending) return Begin(op);
+
+  const bool moves = op.kind == Opcode::kRead || op.kind == Opcode::kWrite || op.kind == Opcode::kReadv || op.kind == Opcode::kWritev ||
+                     op.kind == Opcode::kRecv || op.kind == Opcode::kSend || op.kind == Opcode::kSendv;
+  Status status = Status::kOk;
+  int32_t native_code = 0;
+  if (code == 0 && moves) {
+    op.done += static_cast<uint64_t>(outcome.result);
+    // A send or write isn't done until all is taken; a read goes on to the end of the file.
+    const bool whole = op.done >= op.length || op.kind == Opcode::kRecv;
+    if (!whole && outcome.result > 0) {
+      if (!ending) return Begin(op);
+      if (op.kind != Opcode::kRead && op.kind != Opcode::kReadv) native_code = CanceledCode();
+    } else if (!whole && IsWriting(op.kind)) {
+      native_code = ending ? CanceledCode() : InvalidCode();  // took nothing and says no error: never seen, never ends otherwise
+    }
+    if (op.kind == Opcode::kRecv && outcome.result == 0 && op.length > 0 && handle->reset_seen && !handle->read_shut)
+      native_code = handle->receive_error = ResetCode();
+  } else {
+    native_code = code;
+  }
+
+  if (native_code != 0) {
+    const bool ours = op.ended_by != EndedBy::kNone && (IsCanceled(native_code) || op.ended_by == EndedBy::kClose || Transient(native_code));
+    if (ours) {
+      native_code = CanceledCode();
+      status = op.ended_by == EndedBy::kTimeout ? Status::kETIMEDOUT : Status::kECANCELED;
+    } else {
+      op.ended_by = EndedBy::kNone;
+      status = MapError(native_code);
+      if (op.kind == Opcode::kRecv) {
+        if (handle->read_shut) {
+          status = Status::kOk;
+        } else if (IsStreamFatal(native_code)) {
+          // Linux gives EPIPE to a recv whose peer sent its end and then a reset; Windows says reset (TCP-04).
+          if (status == Status::kEPIPE) native_code = ResetCode();
+          status = MapError(native_code);
+          handle->receive_error = native_code;
+        }
+      } else if (op.kind == Opcode::kSend || op.kind == Opcode::kSendv) {
+        if (IsReset(native_code)) handle->reset_seen = true;
+        if (IsStreamFatal(native_code)) handle->send_error = native_code;
+      } else if (op.kind == Opcode::kAccept && IsOutOfDescriptors(native_code)) {
+        handle->accept_not_before = NowTick() + kAcceptPauseMs + 1;
+      }
+    }
+  } else {
+    op.ended_by = EndedBy::kNone;  // the cancel lost its race
+  }
+  if (op.kind == Opcode::kConnect && handle != nullptr)
+    handle->connection = native_code == 0 ? Connection::kConnected : Connection::kNone;
+  if (op.kind == Opcode::kSize && code == 0) op.result = static_cast<double>(outcome.result);
+
+  if (queue != nullptr) queue->Remove(op);
+  Complete(op, status, native_code);
+  if (queue != nullptr && !handle->closed && !closing_) StartNext(*handle, *queue);
+}
+
+void Port::Complete(Operation& op, Status status, int32_t native_code) {
+  CP_ASSERT(op.pending());
+  timers_.Drop(op.timer);
+  CompletionEntry entry{};
+  entry.kind = static_cast<uint8_t>(op.kind);
+  entry.flags = op.internal ? kCompletionInternal : 0;
+  entry.ended_by = static_cast<uint16_t>(status == Status::kOk ? EndedBy::kNone : op.ended_by);
+  entry.slot = op.slot;
+  entry.status = static_cast<int32_t>(status);
+  entry.native_code = native_code;
+  entry.handle_index = op.handle != nullptr ? op.handle->index : 0;
+  entry.key = op.key;
+  entry.bytes = static_cast<double>(op.done);
+  entry.operation_id = op.operation_id;
+  entry.handle_id = op.handle_id;
+  entry.result = op.result;
+  op.state = OperationState::kDone;
+  in_kernel_--;
+  if (op.done > 0) (IsWriting(op.kind) ? bytes_written_ : bytes_read_) += entry.bytes;
+
+  Handle* handle = op.handle;
+  if (handle != nullptr) {
+    if (op.list_previous != nullptr)
+      op.list_previous->list_next = op.list_next;
+    else
+      handle->operations = op.list_next;
+    if (op.list_next != nullptr) op.list_next->list_previous = op.list_previous;
+    op.list_previous = op.list_next = nullptr;
+    handle->operation_count--;
+    op.handle = nullptr;
+  }
+  // The block of a released view returns to the allocator when the packet is delivered, not before: Deliver unpins.
+  PacketQueue& queue = op.internal ? internal_queue_ : queue_;
+  if (closing_) {
+    queue.Unreserve();
+    DropPacket(entry);
+  } else {
+    queue.Append(entry);
+    if (MutantIs(Mutant::kDoubleCancel) && status == Status::kECANCELED) queue.TryAppend(entry);
+  }
+  if (handle != nullptr) FreeIfIdle(*handle);
+}
+
+void Port::CompleteWithHandle(Operation& op, HandleKind kind, OsHandle os, const AddressEntry* peer, bool append) {
+  Handle* made = HandleTable::Process().Create(options_.owner, kind, os);
+  Handle* listener = op.handle;
+  StreamQueue* queue = QueueOf(op);
+  if (made == nullptr) {
+    CloseOs(kind, os);
+    if (queue != nullptr) queue->Remove(op);
+    Complete(op, Status::kENFILE, 0);
+  } else {
+    made->append = append;
+    if (kind == HandleKind::kSocket) made->connection = Connection::kConnected;
+    if (peer != nullptr) made->peer = *peer;
+    op.ended_by = EndedBy::kNone;
+    op.result = made->id();
+    op.handle_id = op.kind == Opcode::kOpen ? made->id() : op.handle_id;
+    if (op.kind == Opcode::kOpen && !closing_) {
+      const int error = Associate(*made, op.key);
+      CP_ASSERT(error == 0);
+    }
+    if (queue != nullptr) queue->Remove(op);
+    Complete(op, Status::kOk, 0);
+  }
+  if (queue != nullptr && !listener->closed && !closing_) StartNext(*listener, *queue);
+}
+
+// ---- packets --------------------------------------------------------------------------------------------------------------
+
+bool Port::Post() {
+  if (closing_) return false;
+  if (control_->submit_count != 0) Ingest();
+  Settle();
+  CompletionEntry entry{};
+  entry.slot = control_->post_tag;
+  entry.key = control_->post_key;
+  entry.bytes = control_->post_bytes;
+  entry.operation_id = control_->post_operation_id;
+  if (!queue_.TryAppend(entry)) return false;
+  posts_++;
+  return true;
+}
+
+uint32_t Port::Fill(uint32_t max, uint32_t flags) {
+  auto* out = reinterpret_cast<CompletionEntry*>(block_ + kControlBytes + kSubmissionsMax * kEntryBytes);
+  uint32_t count = 0;
+  const auto take = [&](PacketQueue& queue) {
+    while (count < max && !queue.empty()) {
+      CompletionEntry entry = queue.front();
+      queue.Pop();
+      Deliver(entry);
+      packets_++;
+      if (MutantIs(Mutant::kLostPacket) && packets_ % 1000 == 0) continue;
+      if (MutantIs(Mutant::kKey32Bit)) entry.key = std::fmod(entry.key, 4294967296.0);
+      out[count++] = entry;
+    }
+  };
+  if ((flags & kEnterWantInternal) != 0) take(internal_queue_);
+  if ((flags & kEnterWantUser) != 0) take(queue_);
+  if (MutantIs(Mutant::kLifoQueue)) std::reverse(out, out + count);
+  return count;
+}
+
+// The packet leaves: the slot is free again under its next generation, the memory is the user's again.
+void Port::Deliver(CompletionEntry& entry) {
+  if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) return;
+  Operation* op = operations_.At(entry.slot);
+  CP_ASSERT(op != nullptr);
+  if (op->state != OperationState::kDone) return;  // only the mutant that reports twice
+  UnpinMemory(*op);
+  op->extra.reset();
+  op->state = OperationState::kFree;
+  op->generation = OperationTable::NextGeneration(op->generation);
+  entry.next_slot_generation = op->generation;
+}
+
+void Port::DropPacket(const CompletionEntry& dropped) {
+  CompletionEntry entry = dropped;
+  Deliver(entry);
+  const bool makes = entry.kind == static_cast<uint8_t>(Opcode::kAccept) || entry.kind == static_cast<uint8_t>(Opcode::kOpen);
+  if (!makes || entry.status != 0) return;
+  const auto generation = static_cast<uint32_t>(std::floor(entry.result / kHandlesMax));
+  const auto index = static_cast<uint32_t>(entry.result - static_cast<double>(generation) * kHandlesMax);
+  if (Handle* handle = HandleTable::Process().Find(index, generation, options_.owner)) CloseHandle(*handle, false);
+}
+
+// ---- cancel, close --------------------------------------------------------------------------------------------------------
+
+bool Port::Cancel(uint32_t slot, uint32_t generation, EndedBy by) {
+  if (control_->submit_count != 0) Ingest();
+  Operation* op = operations_.Peek(slot, generation);
+  if (op == nullptr || !op->pending() || closing_) return false;
+  CancelOne(*op, by);
+  Flush(false);
+  return true;
+}
+
+uint32_t Port::CancelHandle(Handle& handle, EndedBy by) {
+  if (control_->submit_count != 0) Ingest();
+  const uint32_t count = handle.operation_count;
+  for (Operation* op = handle.operations; op != nullptr;) {
+    // Ending one takes it out of the list, and nothing else: StartNext only begins operations, and those are met in their turn.
+    Operation* next = op->list_next;
+    CancelOne(*op, by);
+    op = next;
+  }
+  Flush(false);
+  return count;
+}
+
+// Asks one pending operation to end; one that isn't with the OS yet ends here.
+void Port::CancelOne(Operation& op, EndedBy by) {
+  if (!op.pending()) return;
+  if (op.ended_by == EndedBy::kNone || by == EndedBy::kClose) op.ended_by = by;
+  if (op.state == OperationState::kKernel) return RequestCancel(op);
+  if (op.backlogged) Withdraw(op);
+  Handle* handle = op.handle;
+  StreamQueue* queue = QueueOf(op);
+  const bool head = queue != nullptr && queue->head() == &op;
+  if (queue != nullptr) queue->Remove(op);
+  if (op.kind == Opcode::kConnect) handle->connection = Connection::kNone;
+  Complete(op, op.ended_by == EndedBy::kTimeout ? Status::kETIMEDOUT : Status::kECANCELED, CanceledCode());
+  if (head && !handle->closed && !closing_) StartNext(*handle, *queue);
+}
+
+int Port::Associate(Handle& handle, double key) {
+  CP_ASSERT(!handle.closed && !handle.associated);
+  const int error = BindHandle(handle);
+  if (error != 0) return error;
+  handle.associated = true;
+  handle.port = this;
+  handle.key = key;
+  handle.port_previous = nullptr;
+  handle.port_next = handles_;
+  if (handles_ != nullptr) handles_->port_previous = &handle;
+  handles_ = &handle;
+  return 0;
+}
+
+void Port::Detach(Handle& handle) {
+  if (handle.port_previous != nullptr)
+    handle.port_previous->port_next = handle.port_next;
+  else
+    handles_ = handle.port_next;
+  if (handle.port_next != nullptr) handle.port_next->port_previous = handle.port_previous;
+  handle.port_previous = handle.port_next = nullptr;
+  handle.port = nullptr;
+}
+
+void Port::CloseHandle(Handle& handle, bool reset) {
+  CP_ASSERT(!handle.closed);
+  if (handle.port == this && control_->submit_count != 0) Ingest();
+  HandleTable::Process().Retire(handle);
+  if (handle.accept_timer.armed()) timers_.Drop(handle.accept_timer);
+  if (handle.operations != nullptr) {
+    for (Operation* op = handle.operations; op != nullptr;) {
+      Operation* next = op->list_next;
+      CancelOne(*op, EndedBy::kClose);
+      op = next;
+    }
+    // The kernel's references to the descriptor go with its operations: reap now what the cancels ended, so that close is a close.
+    if (handle.operations != nullptr) Flush(true);
+  }
+  if (!MutantIs(Mutant::kNoFin)) ReleaseHandle(handle, handle.operations != nullptr, reset);
+  handle.os = kOsHandleNone;
+  FreeIfIdle(handle);
+}
+
+void Port::FreeIfIdle(Handle& handle) {
+  if (!handle.closed || handle.operations != nullptr) return;
+  if (handle.os != kOsHandleNone) return;  // CloseHandle is still at work
+  if (handle.port != nullptr) Detach(handle);
+  HandleTable::Process().Free(handle);
+}
+
+void Port::Close() {
+  if (closing_) return;
+  control_->submit_count = 0;
+  closing_ = true;
+  while (!queue_.empty()) {
+    const CompletionEntry entry = queue_.front();
+    queue_.Pop();
+    DropPacket(entry);
+  }
+  while (!internal_queue_.empty()) {
+    const CompletionEntry entry = internal_queue_.front();
+    internal_queue_.Pop();
+    DropPacket(entry);
+  }
+  operations_.ForEachUsed([this](Operation& op) { CancelOne(op, EndedBy::kClose); });
+  Flush(true);
+  for (Handle* handle = handles_; handle != nullptr; handle = handle->port_next)
+    if (handle->accept_timer.armed()) timers_.Drop(handle->accept_timer);
+}
+
+void Port::DriveClosing() {
+  Flush(true);
+  while (in_kernel_ > 0 && Notify(true)) {
+    Notify(false);
+    Flush(true);
+  }
+}
+
+void Port::CloseAndWait() {
+  Close();
+  Finish();
+  CP_ASSERT(in_kernel_ == 0);
+}
+
+// ---- timers ---------------------------------------------------------------------------------------------------------------
+
+double Port::NextTimeoutMs() const {
+  const uint64_t next = timers_.NextExpiration();
+  if (next == TimerWheel::kNever) return -1;
+  return std::max(0.0, static_cast<double>(next) - MonotonicMs());
+}
+
+void Port::RunTimers() {
+  timers_.Advance(NowTick(), [this](TimerNode& node) {
+    if (node.kind == kTimerAccept) {
+      auto& handle = *static_cast<Handle*>(node.owner);
+      StartNext(handle, handle.receiving);
+    } else {
+      CancelOne(*static_cast<Operation*>(node.owner), EndedBy::kTimeout);
+    }
+  });
+}
+
+void Port::WriteStats() {
+  double* stats = control_->stats;
+  stats[kStatOperationsStarted] = static_cast<double>(started_);
+  stats[kStatPackets] = static_cast<double>(packets_);
+  stats[kStatPosts] = static_cast<double>(posts_);
+  stats[kStatBytesRead] = bytes_read_;
+  stats[kStatBytesWritten] = bytes_written_;
+  stats[kStatEnters] = static_cast<double>(enters_);
+  stats[kStatWakeups] = static_cast<double>(wakeups_);
+  stats[kStatArenaBytes] = static_cast<double>(arena_.bytes());
+  stats[kStatArenaUsed] = static_cast<double>(arena_.used());
+  BackendStats(*control_);
+}
+
+}  // namespace cp

@@ -1,0 +1,34 @@
+// The environment variables of the test build, read once.
+#include "core/test_hooks.h"
+
+#if defined(CP_TEST_BUILD)
+#include <cstdlib>
+#include <string_view>
+
+namespace cp {
+
+Mutant ActiveMutant() {
+  static const Mutant active = [] {
+    const char* value = std::getenv("COMPLETION_PORT_MUTANT");
+    const std::string_view name = value == nullptr ? "" : value;
+    if (name == "lost-packet") return Mutant::kLostPacket;
+    if (name == "double-cancel") return Mutant::kDoubleCancel;
+    if (name == "key-32bit") return Mutant::kKey32Bit;
+    if (name == "lifo-queue") return Mutant::kLifoQueue;
+    if (name == "early-close") return Mutant::kEarlyClose;
+    if (name == "no-fin") return Mutant::kNoFin;
+    return Mutant::kNone;
+  }();
+  return active;
+}
+
+uint32_t StallMs() {
+  static const uint32_t ms = [] {
+    const char* value = std::getenv("COMPLETION_PORT_TEST_STALL");
+    return value == nullptr ? 0u : static_cast<uint32_t>(std::strtoul(value, nullptr, 10));
+  }();
+  return ms;
+}
+
+}  // namespace cp
+#endif

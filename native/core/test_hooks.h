@@ -1,0 +1,21 @@
+// Hooks of the test build (CP_TEST_BUILD); in the shipped build they are constants and cost nothing. COMPLETION_PORT_MUTANT breaks the
+// port in one named way, so that the conformance suite can be shown to notice; COMPLETION_PORT_TEST_STALL=MS makes a `sync` take that
+// long on a pool thread, where it can't be cancelled.
+#pragma once
+
+#include <cstdint>
+
+namespace cp {
+
+enum class Mutant : uint8_t { kNone, kLostPacket, kDoubleCancel, kKey32Bit, kLifoQueue, kEarlyClose, kNoFin };
+
+#if defined(CP_TEST_BUILD)
+Mutant ActiveMutant();
+uint32_t StallMs();
+inline bool MutantIs(Mutant mutant) { return ActiveMutant() == mutant; }
+#else
+inline constexpr uint32_t StallMs() { return 0; }
+inline constexpr bool MutantIs(Mutant) { return false; }
+#endif
+
+}  // namespace cp

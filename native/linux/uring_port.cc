@@ -1,0 +1,515 @@
+// Starting, cancelling and reaping SQEs. How the ring is set up stands in uring_setup.cc.
+#include "linux/uring_port.h"
+
+#include <cerrno>
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/test_hooks.h"
+#include "posix/errors.h"
+#include "posix/file_pool.h"
+#include "posix/files.h"
+#include "posix/sockets.h"
+
+namespace cp {
+
+namespace {
+
+// User data: the tag of what it is, the slot's generation, the slot.
+enum Tag : uint8_t { kTagOperation, kTagCancel, kTagLoop, kTagPool };
+uint64_t UserData(Tag tag, uint32_t generation, uint32_t slot) {
+  return uint64_t{tag} << 56 | uint64_t{generation & 0xff'ffff} << 32 | slot;
+}
+
+struct AcceptAddress {
+  sockaddr_storage storage;
+  socklen_t length;
+};
+static_assert(sizeof(AcceptAddress) <= sizeof(OperationExtra::os));
+static_assert(sizeof(struct statx) <= sizeof(OperationExtra::os));
+
+}  // namespace
+
+UringPort::PoolChannel::~PoolChannel() {
+  if (event_fd >= 0) close(event_fd);
+}
+
+UringPort::~UringPort() {
+  if (ring_open_) io_uring_queue_exit(&ring_);
+  if (event_fd_ >= 0) close(event_fd_);
+}
+
+// ---- submitting -----------------------------------------------------------------------------------------------------------
+
+io_uring_sqe* UringPort::TakeSqe() {
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  if (sqe != nullptr) return sqe;
+  Submit(false);
+  return io_uring_get_sqe(&ring_);
+}
+
+// One io_uring_enter with what is prepared. False: the kernel took nothing now (no memory, or it wants completions to be reaped first);
+// the entries stay in the ring and go with the next call.
+bool UringPort::Submit(bool reap) {
+  enters_++;
+  const int result = reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
+  if (result >= 0) return true;
+  if (result != -EAGAIN && result != -EBUSY && result != -EINTR) last_error_ = result;
+  return false;
+}
+
+// What waited for room in the ring, cancels first.
+void UringPort::Pump() {
+  while (!cancels_.empty()) {
+    const auto [slot, generation] = cancels_.front();
+    Operation* op = operations_.Peek(slot, generation);
+    if (op != nullptr && op->state == OperationState::kKernel) {
+      io_uring_sqe* sqe = TakeSqe();
+      if (sqe == nullptr) return;
+      io_uring_prep_cancel64(sqe, UserData(kTagOperation, generation, slot), 0);
+      io_uring_sqe_set_data64(sqe, UserData(kTagCancel, generation, slot));
+    }
+    cancels_.pop_front();
+  }
+  while (!backlog_.empty()) {
+    Operation& op = *backlog_.front();
+    if (!Begun(op)) return;
+    backlog_.pop_front();
+    op.backlogged = false;
+  }
+}
+
+void UringPort::Begin(Operation& op) {
+  CP_DEBUG_ASSERT(op.state == OperationState::kWaiting);
+  if (!backlog_.empty() || !Begun(op)) {
+    op.backlogged = true;
+    backlog_.push_back(&op);
+  }
+}
+
+void UringPort::Withdraw(Operation& op) {
+  std::erase(backlog_, &op);
+  op.backlogged = false;
+}
+
+// False: the ring has no room now.
+bool UringPort::Begun(Operation& op) {
+  if ((op.kind == Opcode::kTruncate && !features_.ftruncate) || (op.kind == Opcode::kSize && !features_.statx) ||
+      (op.kind == Opcode::kSync && StallMs() > 0))
+    return BeginOnPool(op);
+  io_uring_sqe* sqe = TakeSqe();
+  if (sqe == nullptr) return false;
+  if (op.handle != nullptr && op.handle->kind != HandleKind::kFile)
+    PrepareSocket(op, sqe);
+  else
+    PrepareFile(op, sqe);
+  io_uring_sqe_set_data64(sqe, UserData(kTagOperation, op.generation, op.slot));
+  MarkInKernel(op, Route::kKernel);
+  return true;
+}
+
+// The vector behind what is done already: iovecs in the operation's own memory, valid until its end.
+uint32_t UringPort::FillVector(Operation& op) {
+  OperationExtra& extra = *op.extra;
+  extra.os_vector.resize(extra.segments.size() * sizeof(iovec));
+  auto* vector = reinterpret_cast<iovec*>(extra.os_vector.data());
+  uint32_t count = 0;
+  uint64_t skip = op.done;
+  for (const Segment& segment : extra.segments) {
+    if (skip >= segment.length) {
+      skip -= segment.length;
+      continue;
+    }
+    vector[count++] = {segment.data + skip, segment.length - static_cast<size_t>(skip)};
+    skip = 0;
+  }
+  return count;
+}
+
+void UringPort::PrepareFile(Operation& op, io_uring_sqe* sqe) {
+  const int fd = op.handle != nullptr ? static_cast<int>(op.handle->os) : -1;
+  const auto left = static_cast<unsigned>(op.length - op.done);
+  // In append mode the kernel takes the end of the file whatever is given (open(2), O_APPEND).
+  const uint64_t at = op.position < 0 ? 0 : static_cast<uint64_t>(op.position) + op.done;
+  switch (op.kind) {
+    case Opcode::kRead:
+      io_uring_prep_read(sqe, fd, op.data + op.done, left, at);
+      break;
+    case Opcode::kWrite:
+      io_uring_prep_write(sqe, fd, op.data + op.done, left, at);
+      break;
+    case Opcode::kReadv:
+    case Opcode::kWritev: {
+      const uint32_t count = FillVector(op);
+      const auto* vector = reinterpret_cast<const iovec*>(op.extra->os_vector.data());
+      if (op.kind == Opcode::kReadv)
+        io_uring_prep_readv(sqe, fd, vector, count, at);
+      else
+        io_uring_prep_writev(sqe, fd, vector, count, at);
+      break;
+    }
+    case Opcode::kSync:
+      io_uring_prep_fsync(sqe, fd, 0);
+      break;
+    case Opcode::kDatasync:
+      io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+      break;
+    case Opcode::kTruncate:
+      io_uring_prep_ftruncate(sqe, fd, op.position);
+      break;
+    case Opcode::kSize:
+      if (!op.extra) op.extra = std::make_unique<OperationExtra>();
+      io_uring_prep_statx(sqe, fd, "", AT_EMPTY_PATH, STATX_SIZE, reinterpret_cast<struct statx*>(op.extra->os));
+      break;
+    case Opcode::kOpen:
+      io_uring_prep_openat(sqe, AT_FDCWD, op.extra->path.data(), posix::OpenFlags(op.extra->open_flags), op.extra->open_mode);
+      break;
+    default:
+      CP_ASSERT(!"not an operation of a file");
+  }
+}
+
+void UringPort::PrepareSocket(Operation& op, io_uring_sqe* sqe) {
+  const int fd = static_cast<int>(op.handle->os);
+  switch (op.kind) {
+    case Opcode::kAccept: {
+      if (!op.extra) op.extra = std::make_unique<OperationExtra>();
+      auto* address = reinterpret_cast<AcceptAddress*>(op.extra->os);
+      address->length = sizeof(address->storage);
+      io_uring_prep_accept(sqe, fd, reinterpret_cast<sockaddr*>(&address->storage), &address->length, SOCK_CLOEXEC);
+      break;
+    }
+    case Opcode::kConnect: {
+      auto* address = reinterpret_cast<sockaddr_storage*>(op.extra->os);
+      const socklen_t length = posix::ToSockaddr(op.extra->address, address);
+      io_uring_prep_connect(sqe, fd, reinterpret_cast<sockaddr*>(address), length);
+      break;
+    }
+    case Opcode::kRecv:
+      op.polled = op.length == 0;
+      if (op.polled)
+        io_uring_prep_poll_add(sqe, fd, POLLIN | POLLRDHUP);
+      else
+        io_uring_prep_recv(sqe, fd, op.data, op.length, 0);
+      break;
+    case Opcode::kSend:
+      // MSG_WAITALL makes the kernel go on after a short send (io_uring_prep_send(3), since 5.19); what it doesn't do, Report does.
+      io_uring_prep_send(sqe, fd, op.data + op.done, op.length - op.done, MSG_NOSIGNAL | MSG_WAITALL);
+      break;
+    case Opcode::kSendv: {
+      auto* message = reinterpret_cast<msghdr*>(op.extra->os);
+      *message = {};
+      message->msg_iovlen = FillVector(op);
+      message->msg_iov = reinterpret_cast<iovec*>(op.extra->os_vector.data());
+      io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL | MSG_WAITALL);
+      break;
+    }
+    default:
+      CP_ASSERT(!"not an operation of a socket");
+  }
+}
+
+// On a pool thread, with a descriptor of the job's own: the handle may be closed, and its number reused, meanwhile.
+bool UringPort::BeginOnPool(Operation& op) {
+  if (!pool_) {
+    pool_ = std::make_shared<PoolChannel>();
+    pool_->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  }
+  const int fd = pool_->event_fd < 0 ? -1 : fcntl(static_cast<int>(op.handle->os), F_DUPFD_CLOEXEC, 0);
+  MarkInKernel(op, Route::kPool);
+  if (fd < 0) {
+    Report(op, {0, errno});
+    return true;
+  }
+  const Opcode kind = op.kind;
+  const int64_t position = op.position;
+  const uint64_t user_data = UserData(kTagOperation, op.generation, op.slot);
+  const bool queued = posix::RunOnPool([channel = pool_, fd, kind, position, user_data] {
+    Outcome outcome;
+    struct stat info;
+    if (StallMs() > 0 && kind == Opcode::kSync) {
+      const timespec stall = {StallMs() / 1000, static_cast<long>(StallMs() % 1000) * 1'000'000};
+      nanosleep(&stall, nullptr);
+    }
+    int result = 0;
+    if (kind == Opcode::kTruncate)
+      result = ftruncate(fd, position);
+    else if (kind == Opcode::kSync)
+      result = fsync(fd);
+    else
+      result = fstat(fd, &info);
+    outcome.native_code = result == 0 ? 0 : errno;
+    if (kind == Opcode::kSize && result == 0) outcome.result = info.st_size;
+    close(fd);
+    std::lock_guard lock(channel->mutex);
+    channel->done.emplace_back(user_data, outcome);
+    const uint64_t one = 1;
+    // The counter can't overflow, and a wake that is already there is as good.
+    [[maybe_unused]] const ssize_t written = write(channel->event_fd, &one, sizeof(one));
+  });
+  if (!queued) {
+    close(fd);
+    Report(op, {0, EAGAIN});
+    return true;
+  }
+  pool_jobs_++;
+  if (!pool_watched_) {
+    io_uring_sqe* sqe = TakeSqe();
+    // Without room now, the watch is set by the next Reap.
+    if (sqe != nullptr) {
+      io_uring_prep_poll_add(sqe, pool_->event_fd, POLLIN);
+      io_uring_sqe_set_data64(sqe, UserData(kTagPool, 0, 0));
+      pool_watched_ = true;
+    }
+  }
+  return true;
+}
+
+void UringPort::DrainPool() {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t read_bytes = read(pool_->event_fd, &count, sizeof(count));
+  std::vector<std::pair<uint64_t, Outcome>> done;
+  {
+    std::lock_guard lock(pool_->mutex);
+    done.swap(pool_->done);
+  }
+  for (const auto& [user_data, outcome] : done) {
+    pool_jobs_--;
+    Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), static_cast<uint32_t>(user_data >> 32 & 0xff'ffff));
+    if (op != nullptr && op->state == OperationState::kKernel && op->route == Route::kPool) Report(*op, outcome);
+  }
+  if (pool_jobs_ > 0 && !pool_watched_) {
+    io_uring_sqe* sqe = TakeSqe();
+    if (sqe == nullptr) return;
+    io_uring_prep_poll_add(sqe, pool_->event_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, UserData(kTagPool, 0, 0));
+    pool_watched_ = true;
+  }
+}
+
+void UringPort::RequestCancel(Operation& op) {
+  if (op.route == Route::kPool) return;  // can't be stopped; its own result comes
+  cancels_.emplace_back(op.slot, op.generation);
+  Pump();
+}
+
+// ---- reaping --------------------------------------------------------------------------------------------------------------
+
+bool UringPort::Visible() const {
+  return io_uring_cq_ready(&ring_) > 0 ||
+         (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
+void UringPort::Reap() {
+  // Bounded by what is visible now: an operation that is begun here and ends inline is for the next call.
+  unsigned visible = io_uring_cq_ready(&ring_);
+  while (visible-- > 0) {
+    io_uring_cqe* slot;
+    unsigned head;
+    head = *ring_.cq.khead;
+    slot = &ring_.cq.cqes[head & ring_.cq.ring_mask];
+    const uint64_t user_data = slot->user_data;
+    const int32_t result = slot->res;
+    io_uring_cq_advance(&ring_, 1);
+    if (user_data == LIBURING_UDATA_TIMEOUT) continue;  // liburing's own wait where EXT_ARG is missing
+    const auto generation = static_cast<uint32_t>(user_data >> 32 & 0xff'ffff);
+    switch (static_cast<Tag>(user_data >> 56)) {
+      case kTagOperation: {
+        Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), generation);
+        CP_ASSERT(op != nullptr && op->state == OperationState::kKernel);
+        Ended(*op, result);
+        break;
+      }
+      case kTagCancel: {
+        // ENOENT with the operation still there: its own completion is under way, or it was between two tries; ask again. EALREADY: it is
+        // running in the kernel's pool and ends by itself.
+        Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), generation);
+        if (result == -ENOENT && op != nullptr && op->state == OperationState::kKernel && op->route == Route::kKernel)
+          cancels_.emplace_back(op->slot, op->generation);
+        break;
+      }
+      case kTagLoop:
+        loop_watched_ = false;
+        break;
+      case kTagPool:
+        pool_watched_ = false;
+        break;
+    }
+  }
+  if (pool_jobs_ > 0 && !pool_watched_) DrainPool();
+}
+
+void UringPort::Ended(Operation& op, int32_t result) {
+  if (op.kind == Opcode::kOpen) return EndedOpen(op, result);
+  if (op.kind == Opcode::kAccept) return EndedAccept(op, result);
+  Outcome outcome;
+  if (result < 0) {
+    outcome.native_code = -result;
+  } else if (op.polled) {
+    op.polled = false;
+    if ((result & (POLLERR | POLLHUP)) != 0 && op.handle->os != kOsHandleNone) {
+      // A look that takes nothing tells an end from an error. An error is told once (SO_ERROR), so Report keeps it.
+      char byte;
+      const ssize_t peeked = recv(static_cast<int>(op.handle->os), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+      if (peeked < 0 && errno != EAGAIN) outcome.native_code = errno;
+    }
+  } else if (op.kind == Opcode::kSize) {
+    outcome.result = static_cast<int64_t>(reinterpret_cast<const struct statx*>(op.extra->os)->stx_size);
+  } else {
+    outcome.result = result;
+  }
+  Report(op, outcome);
+}
+
+void UringPort::EndedOpen(Operation& op, int32_t result) {
+  op.state = OperationState::kWaiting;
+  int verdict = result < 0 ? posix::OpenError(-result) : posix::Classify(result);
+  if (verdict == 0) return CompleteWithHandle(op, HandleKind::kFile, result, nullptr, (op.extra->open_flags & O_APPEND) != 0);
+  if (result >= 0) close(result);
+  if (verdict == posix::kNotAFile) return Complete(op, Status::kERR_NOT_A_FILE, 0);
+  if (verdict == posix::kIsDirectory) verdict = -EISDIR;
+  Report(op, {0, -verdict});
+}
+
+void UringPort::EndedAccept(Operation& op, int32_t result) {
+  if (result < 0) return Report(op, {0, -result});
+  op.state = OperationState::kWaiting;
+  AddressEntry peer{};
+  const bool known = posix::FromSockaddr(reinterpret_cast<const AcceptAddress*>(op.extra->os)->storage, &peer);
+  CompleteWithHandle(op, HandleKind::kSocket, result, known ? &peer : nullptr, false);
+}
+
+// ---- driving --------------------------------------------------------------------------------------------------------------
+
+int UringPort::Flush(bool reap) {
+  last_error_ = 0;
+  if (!cancels_.empty() || !backlog_.empty()) Pump();
+  const bool prepared = io_uring_sq_ready(&ring_) > 0;
+  if (!reap) {
+    if (prepared) Submit(false);
+    return last_error_;
+  }
+  if (prepared || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);
+  Reap();
+  return last_error_;
+}
+
+int UringPort::Wait(double timeout_ms) {
+  last_error_ = 0;
+  if (!cancels_.empty() || !backlog_.empty()) Pump();
+  if (io_uring_cq_ready(&ring_) > 0) return Flush(true);
+  __kernel_timespec timeout;
+  const bool finite = timeout_ms < 9e12;  // beyond 285 years a timespec's arithmetic isn't worth it
+  if (finite) {
+    timeout.tv_sec = static_cast<int64_t>(timeout_ms / 1e3);
+    timeout.tv_nsec = static_cast<int64_t>(std::ceil((timeout_ms - static_cast<double>(timeout.tv_sec) * 1e3) * 1e6));
+    if (timeout.tv_nsec >= 1'000'000'000) {
+      timeout.tv_sec++;
+      timeout.tv_nsec -= 1'000'000'000;
+    }
+  }
+  io_uring_cqe* unused;
+  enters_++;
+  const int result = io_uring_submit_and_wait_timeout(&ring_, &unused, 1, finite ? &timeout : nullptr, nullptr);
+  if (result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN && result != -EBUSY) last_error_ = result;
+  Reap();
+  return last_error_;
+}
+
+bool UringPort::Notify(bool on) {
+  if (event_fd_ < 0) return false;
+  io_uring_cq_eventfd_toggle(&ring_, on);
+  if (!on) return false;
+  // The kernel reads the flag after it has published a completion; we read its completions after we have set the flag.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return Visible();
+}
+
+void UringPort::ClearNotification() {
+  uint64_t count;
+  wakeups_++;
+  [[maybe_unused]] const ssize_t bytes = read(event_fd_, &count, sizeof(count));
+}
+
+void UringPort::WatchLoop(int fd) {
+  if (loop_watched_) return;
+  io_uring_sqe* sqe = TakeSqe();
+  if (sqe == nullptr) return;
+  io_uring_prep_poll_add(sqe, fd, POLLIN);
+  io_uring_sqe_set_data64(sqe, UserData(kTagLoop, 0, 0));
+  loop_watched_ = true;
+}
+
+void UringPort::Settle() {
+  // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.
+  if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);
+  if (io_uring_cq_ready(&ring_) > 0) Reap();
+}
+
+void UringPort::Finish() {
+  while (in_kernel_ > 0) Wait(50);
+}
+
+// ---- handles --------------------------------------------------------------------------------------------------------------
+
+int UringPort::BindHandle(Handle&) { return 0; }
+
+void UringPort::ReleaseHandle(Handle& handle, bool busy, bool reset) {
+  const int fd = static_cast<int>(handle.os);
+  if (handle.kind == HandleKind::kSocket && reset) {
+    // close(2) of a socket with a zero linger time sends a reset (socket(7), SO_LINGER).
+    const linger now = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  }
+  // A request that is still with the kernel holds the file, and close alone would send nothing (seen on 6.18).
+  if (busy && handle.kind != HandleKind::kFile) shutdown(fd, SHUT_RDWR);
+  close(fd);
+}
+
+void UringPort::CloseOs(HandleKind, OsHandle os) { close(static_cast<int>(os)); }
+
+void UringPort::ShutdownDirection(Handle& handle, int how, Outcome& outcome) {
+  const int direction = how == 0 ? SHUT_WR : how == 1 ? SHUT_RD : SHUT_RDWR;
+  if (shutdown(static_cast<int>(handle.os), direction) != 0) outcome.native_code = errno;
+}
+
+// ---- errors, figures ------------------------------------------------------------------------------------------------------
+
+Status UringPort::MapError(int32_t code) const { return posix::MapErrno(code); }
+bool UringPort::Transient(int32_t code) const { return code == EINTR || code == EAGAIN; }
+bool UringPort::IsCanceled(int32_t code) const { return code == ECANCELED || code == EINTR; }
+bool UringPort::IsReset(int32_t code) const { return code == ECONNRESET; }
+bool UringPort::IsStreamFatal(int32_t code) const { return posix::IsStreamFatal(code); }
+bool UringPort::IsOutOfDescriptors(int32_t code) const { return code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM; }
+bool UringPort::IsAborted(int32_t code) const { return code == ECONNABORTED; }
+int32_t UringPort::CanceledCode() const { return ECANCELED; }
+int32_t UringPort::NotConnectedCode() const { return ENOTCONN; }
+int32_t UringPort::ResetCode() const { return ECONNRESET; }
+int32_t UringPort::InvalidCode() const { return EINVAL; }
+int32_t UringPort::BadHandleCode() const { return EBADF; }
+
+void UringPort::BackendStats(Control& control) {
+  control.stats[kStatEnters] = static_cast<double>(enters_);
+  control.stats[kStatWakeups] = static_cast<double>(wakeups_);
+  control.stats[kStatArenaRegistered] = 0;
+  control.stats[kStatRingEntries] = ring_.sq.ring_entries;
+  control.stats[kStatCqEntries] = ring_.cq.ring_entries;
+  control.stats[kStatBacklog] = static_cast<double>(backlog_.size());
+}
+
+std::vector<std::pair<std::string, bool>> UringPort::features() const {
+  return {{"single_issuer", features_.single_issuer}, {"defer_taskrun", features_.defer_taskrun},
+          {"taskrun_flag", features_.taskrun_flag},   {"submit_all", features_.submit_all},
+          {"ext_arg", features_.ext_arg},             {"statx", features_.statx},
+          {"ftruncate", features_.ftruncate}};
+}
+
+}  // namespace cp

@@ -1,0 +1,40 @@
+// See files.h. Facts: open(2), fcntl(2), inode(7).
+#include "posix/files.h"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+namespace cp::posix {
+
+int OpenFlags(int flags) { return flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK; }
+
+int Classify(int fd) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return -errno;
+  if (S_ISDIR(info.st_mode)) return kIsDirectory;
+  // Character devices of major 1 are memory: null, zero, full, random (Documentation/admin-guide/devices.txt). They never block for long.
+  const bool memory = S_ISCHR(info.st_mode) && major(info.st_rdev) == 1;
+  if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode) && !memory) return kNotAFile;
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) return -errno;
+  return 0;
+}
+
+int OpenError(int number) { return number == ENXIO ? kNotAFile : -number; }
+
+int Open(const char* path, int flags, uint32_t mode) {
+  int fd;
+  do {
+    fd = open(path, OpenFlags(flags), mode);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return OpenError(errno);
+  const int kind = Classify(fd);
+  if (kind == 0) return fd;
+  close(fd);
+  return kind;
+}
+
+}  // namespace cp::posix

@@ -1,0 +1,177 @@
+// See sockets.h. Facts: socket(7), tcp(7), ipv6(7), inet_pton(3).
+#include "posix/sockets.h"
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+namespace cp::posix {
+
+socklen_t ToSockaddr(const AddressEntry& address, sockaddr_storage* out) {
+  std::memset(out, 0, sizeof(*out));
+  if (address.family == 4) {
+    auto* in = reinterpret_cast<sockaddr_in*>(out);
+    in->sin_family = AF_INET;
+    in->sin_port = htons(address.port);
+    std::memcpy(&in->sin_addr, address.bytes, 4);
+    return sizeof(*in);
+  }
+  auto* in6 = reinterpret_cast<sockaddr_in6*>(out);
+  in6->sin6_family = AF_INET6;
+  in6->sin6_port = htons(address.port);
+  in6->sin6_scope_id = address.scope_id;
+  std::memcpy(&in6->sin6_addr, address.bytes, 16);
+  return sizeof(*in6);
+}
+
+bool FromSockaddr(const sockaddr_storage& in, AddressEntry* out) {
+  *out = {};
+  if (in.ss_family == AF_INET) {
+    const auto& in4 = reinterpret_cast<const sockaddr_in&>(in);
+    out->family = 4;
+    out->port = ntohs(in4.sin_port);
+    std::memcpy(out->bytes, &in4.sin_addr, 4);
+    return true;
+  }
+  if (in.ss_family != AF_INET6) return false;
+  const auto& in6 = reinterpret_cast<const sockaddr_in6&>(in);
+  out->family = 6;
+  out->port = ntohs(in6.sin6_port);
+  out->scope_id = in6.sin6_scope_id;
+  std::memcpy(out->bytes, &in6.sin6_addr, 16);
+  return true;
+}
+
+namespace {
+int Fail(int fd) {
+  const int error = errno;
+  close(fd);
+  return -error;
+}
+}  // namespace
+
+int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_only) {
+  const int fd = socket(address.family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  const int on = 1;
+  // As servers expect: an address whose connections linger in TIME_WAIT can be listened on again.
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) return Fail(fd);
+  if (reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) return Fail(fd);
+  if (address.family == 6) {
+    const int only = ipv6_only ? 1 : 0;
+    if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only)) != 0) return Fail(fd);
+  }
+  sockaddr_storage storage;
+  const socklen_t length = ToSockaddr(address, &storage);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0) return Fail(fd);
+  if (listen(fd, backlog) != 0) return Fail(fd);
+  return fd;
+}
+
+int Socket(int family, const AddressEntry* local) {
+  const int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  if (local == nullptr) return fd;
+  sockaddr_storage storage;
+  const socklen_t length = ToSockaddr(*local, &storage);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0) return Fail(fd);
+  return fd;
+}
+
+int Address(int fd, bool peer, AddressEntry* out) {
+  sockaddr_storage storage{};
+  socklen_t length = sizeof(storage);
+  auto* address = reinterpret_cast<sockaddr*>(&storage);
+  if ((peer ? getpeername(fd, address, &length) : getsockname(fd, address, &length)) != 0) return -errno;
+  return FromSockaddr(storage, out) ? 0 : -EAFNOSUPPORT;
+}
+
+namespace {
+struct OptionName {
+  int level;
+  int name;
+};
+bool NameOf(SocketOption option, OptionName* out) {
+  switch (option) {
+    case SocketOption::kNoDelay:
+      *out = {IPPROTO_TCP, TCP_NODELAY};
+      return true;
+    case SocketOption::kKeepAlive:
+      *out = {SOL_SOCKET, SO_KEEPALIVE};
+      return true;
+    case SocketOption::kKeepAliveSeconds:
+#if defined(TCP_KEEPIDLE)
+      *out = {IPPROTO_TCP, TCP_KEEPIDLE};
+#else
+      *out = {IPPROTO_TCP, TCP_KEEPALIVE};  // macOS's name, tcp(4)
+#endif
+      return true;
+    case SocketOption::kReceiveBuffer:
+      *out = {SOL_SOCKET, SO_RCVBUF};
+      return true;
+    case SocketOption::kSendBuffer:
+      *out = {SOL_SOCKET, SO_SNDBUF};
+      return true;
+  }
+  return false;
+}
+}  // namespace
+
+int SetOption(int fd, SocketOption option, int value) {
+  OptionName name;
+  if (!NameOf(option, &name)) return -EINVAL;
+  return setsockopt(fd, name.level, name.name, &value, sizeof(value)) == 0 ? 0 : -errno;
+}
+
+int GetOption(int fd, SocketOption option) {
+  OptionName name;
+  if (!NameOf(option, &name)) return -EINVAL;
+  int value = 0;
+  socklen_t length = sizeof(value);
+  return getsockopt(fd, name.level, name.name, &value, &length) == 0 ? value : -errno;
+}
+
+int ParseAddress(const std::string& text, AddressEntry* out) {
+  *out = {};
+  in_addr v4;
+  if (inet_pton(AF_INET, text.c_str(), &v4) == 1) {
+    out->family = 4;
+    std::memcpy(out->bytes, &v4, 4);
+    return 4;
+  }
+  const size_t percent = text.find('%');
+  in6_addr v6;
+  if (inet_pton(AF_INET6, text.substr(0, percent).c_str(), &v6) != 1) return 0;
+  out->family = 6;
+  std::memcpy(out->bytes, &v6, 16);
+  if (percent == std::string::npos) return 6;
+  const std::string scope = text.substr(percent + 1);
+  out->scope_id = if_nametoindex(scope.c_str());
+  if (out->scope_id == 0) {
+    char* end = nullptr;
+    const unsigned long number = std::strtoul(scope.c_str(), &end, 10);
+    if (scope.empty() || *end != '\0' || number > UINT_MAX) return 0;
+    out->scope_id = static_cast<uint32_t>(number);
+  }
+  return 6;
+}
+
+std::string FormatAddress(const AddressEntry& address) {
+  char text[INET6_ADDRSTRLEN];
+  if (inet_ntop(address.family == 4 ? AF_INET : AF_INET6, address.bytes, text, sizeof(text)) == nullptr) return "";
+  std::string result = text;
+  if (address.family == 6 && address.scope_id != 0) {
+    char name[IF_NAMESIZE];
+    result += '%';
+    result += if_indextoname(address.scope_id, name) != nullptr ? name : std::to_string(address.scope_id);
+  }
+  return result;
+}
+
+}  // namespace cp::posix

@@ -1,0 +1,30 @@
+// TCP sockets by the BSD socket calls that every POSIX system has: making, listening, addresses, options. Nothing here blocks.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <sys/socket.h>
+
+#include "core/abi.h"
+
+namespace cp::posix {
+
+enum class SocketOption : int { kNoDelay = 1, kKeepAlive = 2, kKeepAliveSeconds = 3, kReceiveBuffer = 4, kSendBuffer = 5 };
+
+socklen_t ToSockaddr(const AddressEntry& address, sockaddr_storage* out);
+bool FromSockaddr(const sockaddr_storage& in, AddressEntry* out);
+
+// A listening socket, or a negative errno.
+int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_only);
+// An unconnected socket, bound if `local` is given; or a negative errno.
+int Socket(int family, const AddressEntry* local);
+// 0 or a negative errno.
+int Address(int fd, bool peer, AddressEntry* out);
+int SetOption(int fd, SocketOption option, int value);
+int GetOption(int fd, SocketOption option);  // >= 0: the value
+
+// 4, 6, or 0 where the text is no literal address. Takes a scope behind '%'.
+int ParseAddress(const std::string& text, AddressEntry* out);
+std::string FormatAddress(const AddressEntry& address);
+
+}  // namespace cp::posix

@@ -73,7 +73,8 @@ test('what the mutants must fail, the port itself passes, and so does the test b
   timeout: 300_000,
 }, async () => {
   const named = [...new Set([...wrapped, ...native].flatMap((mutant) => mutant.cases))];
-  for (const env of [{}, { COMPLETION_PORT_BUILD: 'test' }]) {
+  const builds: Record<string, string>[] = [{}, { COMPLETION_PORT_BUILD: 'test' }];
+  for (const env of builds) {
     const report = await runSuite({ filter: exactly(named), seed: 1, env });
     expect(report.cases.filter((entry) => entry.verdict !== 'pass')).toEqual([]);
   }

@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import nodeNet, { type AddressInfo } from 'node:net';
+import tls from 'node:tls';
 import { CompletionPort } from 'completion-port';
 import net, { type Server, type Socket } from 'completion-port/net';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -163,6 +164,12 @@ describe('the port', () => {
       expect.objectContaining({ code: 'ERR_NOT_SUPPORTED' }),
     );
   });
+});
+
+test('a socket fits where node:net’s is asked for, for TypeScript too', () => {
+  const socket: nodeNet.Socket = new net.Socket();
+  ends.push(() => socket.destroy());
+  expect(new tls.TLSSocket(new net.Socket()).encrypted).toBe(true);
 });
 
 describe('the arena', () => {

@@ -103,6 +103,9 @@ export class Server extends EventEmitter {
       }
       given = options;
     }
+    if ((given as { blockList?: unknown }).blockList) {
+      throw notSupported('options.blockList');
+    }
     this.allowHalfOpen = Boolean(given.allowHalfOpen);
     this.pauseOnConnect = Boolean(given.pauseOnConnect);
     this.noDelay = Boolean(given.noDelay);
@@ -247,12 +250,16 @@ export class Server extends EventEmitter {
     try {
       this.#listener!.accept(operation);
     } catch (error) {
-      if (!isPortFailure(error) || error.code !== 'EAGAIN') {
+      if (!isPortFailure(error)) {
         throw error;
       }
-      // The port's operations are all in use. The connection waits in the backlog until some are free.
-      this.#report(error);
-      this.#acceptLater(operation);
+      if (error.code === 'EAGAIN') {
+        // The port's operations are all in use. The connection waits in the backlog until some are free.
+        this.#acceptLater(operation);
+        this.#report(error);
+      } else {
+        this.#lose(error);
+      }
     }
   }
 
@@ -294,7 +301,11 @@ export class Server extends EventEmitter {
     }
     // Started before the listeners run: one that throws must not cost the server an accept.
     this.#accept(operation);
-    this.#connection(handle!);
+    if (this.#listener === null) {
+      handle!.close();
+    } else {
+      this.#connection(handle!);
+    }
   }
 
   #connection(handle: TcpSocket): void {
@@ -362,12 +373,10 @@ export class Server extends EventEmitter {
   }
 
   /** The port was closed under the server. */
-  #lose(error: PortFailure): void {
+  #lose(failure: PortFailure): void {
     this.#stopListening();
-    if (this.listenerCount('error') > 0) {
-      this.emit('error', error);
-    }
     this.#closeIfDone();
+    this.emit('error', transferError('accept', failure));
   }
 
   // ---- closing

@@ -3,7 +3,7 @@
  * what a program sees: events and their order, half-close, time-outs, addresses, errors. It never touches an operation itself.
  */
 import { AsyncResource } from 'node:async_hooks';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, IpcSocketConnectOpts } from 'node:net';
 import { Duplex } from 'node:stream';
 import type { CompletionPort } from '../port.js';
 import type { TcpSocket } from '../tcp.js';
@@ -17,7 +17,7 @@ import {
 } from './arguments.js';
 import { type Blocks, blocksOf } from './blocks.js';
 import { type Connecting, prepareConnect, type TcpConnectOptions } from './connecting.js';
-import { codedError, notSupported, type PortFailure, transferError } from './errors.js';
+import { codedError, isPortFailure, notSupported, type PortFailure, transferError } from './errors.js';
 import { type Piece, Transport, type TransportOwner } from './transport.js';
 
 export interface SocketConstructorOptions {
@@ -133,6 +133,8 @@ export class Socket extends Duplex implements TransportOwner {
   connect(options: SocketConnectOptions, connectionListener?: () => void): this;
   connect(port: number | string, host: string, connectionListener?: () => void): this;
   connect(port: number | string, connectionListener?: () => void): this;
+  /** A path throws ERR_NOT_SUPPORTED. Declared so that this type fits where node:net's Socket is asked for. */
+  connect(options: SocketConnectOptions | IpcSocketConnectOpts, connectionListener?: () => void): this;
   connect(...values: unknown[]): this {
     const [options, callback] = normalizeArguments<SocketConnectOptions>(values);
     rejectForeignOptions(options);
@@ -198,10 +200,10 @@ export class Socket extends Duplex implements TransportOwner {
     const transport = new Transport(this.#blocks!, handle, this, this.#scope, this.#referenced);
     this.#transport = transport;
     if (this.#noDelay) {
-      handle.setNoDelay(true);
+      setOption(() => handle.setNoDelay(true));
     }
     if (this.#keepAlive) {
-      handle.setKeepAlive(true, this.#keepAliveMs);
+      setOption(() => handle.setKeepAlive(true, this.#keepAliveMs));
     }
   }
 
@@ -438,7 +440,7 @@ export class Socket extends Duplex implements TransportOwner {
     const on = Boolean(noDelay);
     if (on !== this.#noDelay) {
       this.#noDelay = on;
-      this.#transport?.handle.setNoDelay(on);
+      setOption(() => this.#transport?.handle.setNoDelay(on));
     }
     return this;
   }
@@ -449,7 +451,7 @@ export class Socket extends Duplex implements TransportOwner {
     if (on !== this.#keepAlive || (on && ms !== this.#keepAliveMs)) {
       this.#keepAlive = on;
       this.#keepAliveMs = ms;
-      this.#transport?.handle.setKeepAlive(on, ms);
+      setOption(() => this.#transport?.handle.setKeepAlive(on, ms));
     }
     return this;
   }
@@ -556,6 +558,17 @@ export class Socket extends Duplex implements TransportOwner {
   }
 }
 
+/** A connection that is lost already may refuse an option. That isn't news of its own: the loss itself is reported by the transfers. */
+function setOption(set: () => void): void {
+  try {
+    set();
+  } catch (error) {
+    if (!isPortFailure(error) || error.code.startsWith('ERR_')) {
+      throw error;
+    }
+  }
+}
+
 function onTimer(socket: Socket): void {
   socket.timerFired();
 }
@@ -587,7 +600,9 @@ function writeAfterPeerEnded(this: Socket, chunk: unknown, encoding?: unknown, d
 
 /** What node:net can be asked for, and this can't be: said, not ignored. */
 function rejectForeignOptions(options: object | undefined): void {
-  const given = options as { fd?: unknown; handle?: unknown; onread?: unknown; objectMode?: unknown; path?: unknown } | undefined;
+  const given = options as
+    | { fd?: unknown; handle?: unknown; onread?: unknown; objectMode?: unknown; path?: unknown; blockList?: unknown }
+    | undefined;
   if (given === undefined || given === null) {
     return;
   }
@@ -599,6 +614,9 @@ function rejectForeignOptions(options: object | undefined): void {
   }
   if (given.path) {
     throw notSupported('Unix domain sockets or pipes (options.path)');
+  }
+  if (given.blockList) {
+    throw notSupported('options.blockList');
   }
   if (given.objectMode) {
     throw codedError('ERR_INVALID_ARG_VALUE', "The property 'options.objectMode' is not supported", TypeError);

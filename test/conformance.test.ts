@@ -72,7 +72,7 @@ describe('conformance', () => {
 
   afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
-  test.each(cases.map((entry) => ({ id: entry.id, title: entry.title })))('$id $title', ({ id }, context) => {
+  test.for(cases.map((entry) => ({ id: entry.id, title: entry.title })))('$id $title', ({ id }, context) => {
     const result = report?.cases.find((entry) => entry.id === id);
     if (result === undefined) throw new Error(`the report has no entry for ${id}; the command said:\n${output.slice(-2000)}`);
     if (result.verdict === 'unable' && process.env.CI !== 'true') context.skip(`unable: ${result.reason}`);

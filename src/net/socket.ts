@@ -18,7 +18,7 @@ import {
 import { type Blocks, blocksOf } from './blocks.js';
 import { type Connecting, prepareConnect, type TcpConnectOptions } from './connecting.js';
 import { codedError, isPortFailure, notSupported, type PortFailure, transferError } from './errors.js';
-import { type Piece, Transport, type TransportOwner } from './transport.js';
+import { type Piece, Transport } from './transport.js';
 
 export interface SocketConstructorOptions {
   /** The port to use; absent: this thread's default port. */
@@ -43,7 +43,7 @@ export interface SocketConnectOptions extends SocketConstructorOptions, TcpConne
 
 export type SocketReadyState = 'opening' | 'open' | 'readOnly' | 'writeOnly' | 'closed';
 
-/** What a server hands its sockets. @internal */
+/** What a server hands its sockets. */
 export interface Accepted {
   blocks: Blocks;
   handle: TcpSocket;
@@ -59,7 +59,8 @@ interface Reusable {
 type WriteDone = (error?: Error | null) => void;
 type LocalAddress = Partial<AddressInfo>;
 
-export class Socket extends Duplex implements TransportOwner {
+// It is a TransportOwner, too, but doesn't say so: those methods are internal and not in the published declarations.
+export class Socket extends Duplex {
   /** True from connect() until 'connect' or the failure. */
   connecting = false;
   /** The inactivity limit in milliseconds that was set last. */
@@ -67,7 +68,7 @@ export class Socket extends Duplex implements TransportOwner {
   /** The server that accepted this connection. */
   server: unknown = null;
   /** `address:port` of the addresses that were tried, where a name has several. */
-  autoSelectFamilyAttemptedAddresses: string[] | undefined;
+  declare autoSelectFamilyAttemptedAddresses: string[];
 
   #blocks: Blocks | undefined;
   readonly #portOption: CompletionPort | undefined;
@@ -538,8 +539,9 @@ export class Socket extends Duplex implements TransportOwner {
     return bytes;
   }
 
-  get bufferSize(): number | undefined {
-    return this.#transport === null ? undefined : this.writableLength;
+  /** Bytes that wait to be sent. */
+  get bufferSize(): number {
+    return this.writableLength;
   }
 
   /** True as long as there is no connection. */

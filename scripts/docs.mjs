@@ -4,7 +4,7 @@
 //
 //   npm run docs -- [--force]
 
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -33,7 +33,9 @@ function guidePages() {
 export async function buildDocs({ force = false } = {}) {
   const documents = guidePages();
   const inputs = filesBelow([
-    ...['src', 'scripts/docs', 'scripts/docs.mjs', 'README.md', 'package.json', 'tsconfig.build.json'].map((path) => join(root, path)),
+    ...['src', 'scripts/docs', 'scripts/docs.mjs', 'README.md', 'package.json', 'tsconfig.build.json'].map((path) =>
+      join(root, path),
+    ),
     ...documents,
   ]);
   const print = fingerprint(inputs);
@@ -80,9 +82,7 @@ export async function buildDocs({ force = false } = {}) {
   });
   const project = await app.convert();
   if (!project) throw new Failure('the sources could not be read; the reasons stand above');
-  project.children?.forEach((module) => {
-    module.name = moduleNames[module.name] ?? module.name;
-  });
+  nameAndOrder(project);
   app.validate(project);
   await app.generateDocs(project, fresh);
   if (app.logger.hasErrors()) throw new Failure('the documentation has errors; they stand above');
@@ -94,14 +94,31 @@ export async function buildDocs({ force = false } = {}) {
   return true;
 }
 
-/** Modules by the name that they are imported by. */
-const moduleNames = {
-  index: 'completion-port',
-  promises: 'completion-port/promises',
-  net: 'completion-port/net',
-  'conformance/index': 'completion-port/conformance',
-  conformance: 'completion-port/conformance',
-};
+/** Modules by the name that they are imported by, in the order of the navigation. */
+const moduleNames = new Map([
+  ['index', 'completion-port'],
+  ['promises', 'completion-port/promises'],
+  ['net', 'completion-port/net'],
+  ['conformance', 'completion-port/conformance'],
+]);
+
+/** TypeDoc names a page after its file and sorts modules by theirs; ours go by their titles and by importance. */
+function nameAndOrder(project) {
+  const names = [...moduleNames.values()];
+  for (const module of project.children ?? []) module.name = moduleNames.get(module.name) ?? module.name;
+  const byImportance = (a, b) => names.indexOf(a.name) - names.indexOf(b.name);
+  project.children?.sort(byImportance);
+  for (const group of project.groups ?? []) {
+    if (group.title === 'Modules') group.children.sort(byImportance);
+  }
+  for (const document of project.documents ?? []) {
+    // A page without a title of its own goes by its file's name: docs/CONFORMANCE-SUITE is "Conformance suite".
+    const words = basename(document.name).replace(/[-_]/g, ' ');
+    if (/^[A-Z ]+$|\//.test(document.name.replace('-', ' ')))
+      document.name = words[0].toUpperCase() + words.slice(1).toLowerCase();
+    if (document.name === 'Net') document.name = 'Servers and sockets';
+  }
+}
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await runMain(async () => {

@@ -3,11 +3,24 @@
 import type { ConformanceCase } from '../types.js';
 import { cases as association } from './association.js';
 import { cases as batches } from './batches.js';
-import { cases as get } from './get.js';
+import { cases as filesDisk } from './files-disk.js';
+import { cases as filesEnds } from './files-ends.js';
+import { cases as filesErrors } from './files-errors.js';
+import { cases as filesFlight } from './files-flight.js';
+import { cases as files } from './files.js';
 import { cases as getAlive } from './get-alive.js';
 import { cases as getMixed } from './get-mixed.js';
-import { cases as port } from './port.js';
+import { cases as get } from './get.js';
 import { cases as portFaults } from './port-faults.js';
+import { cases as port } from './port.js';
+import { cases as tcpConnect } from './tcp-connect.js';
+import { cases as tcpErrors } from './tcp-errors.js';
+import { cases as tcpLimits } from './tcp-limits.js';
+import { cases as tcpListen } from './tcp-listen.js';
+import { cases as tcpShutdown } from './tcp-shutdown.js';
+import { cases as tcpSoak } from './tcp-soak.js';
+import { cases as tcpStreams } from './tcp-streams.js';
+import { cases as tcp } from './tcp.js';
 
 export const cases: readonly ConformanceCase[] = [
   ...port,
@@ -17,4 +30,17 @@ export const cases: readonly ConformanceCase[] = [
   ...getMixed,
   ...getAlive,
   ...batches,
+  ...files,
+  ...filesEnds,
+  ...filesErrors,
+  ...filesFlight,
+  ...filesDisk,
+  ...tcp,
+  ...tcpConnect,
+  ...tcpErrors,
+  ...tcpStreams,
+  ...tcpShutdown,
+  ...tcpSoak,
+  ...tcpListen,
+  ...tcpLimits,
 ];

@@ -1,0 +1,133 @@
+// What the cases of files and of TCP share: buffers over each kind of memory, the numbers that Node gives an error's name, a
+// drive of a port by any way of getting, and children that answer in JSON. Not a family: it exports no cases.
+
+import * as os from 'node:os';
+import type { ChildOptions, Context, Operation, Packet, Port, Way } from '../types.js';
+
+/** The memory that a view may lie over: the port's arena, a SharedArrayBuffer of the script's, or anything else (copied). */
+export type BufferKind = 'arena' | 'shared' | 'heap';
+
+export const bufferKinds: Readonly<Record<BufferKind, BufferKind>> = { arena: 'arena', shared: 'shared', heap: 'heap' };
+export const bufferKindList: readonly BufferKind[] = ['arena', 'shared', 'heap'];
+
+/** What untouched bytes hold. */
+export const filler = 0xa5;
+
+/** A view of `length` bytes, all `filler`, that doesn't begin where its buffer begins (but the arena's own blocks). */
+export function makeBuffer<C>(port: Port<C>, kind: BufferKind, length: number): Uint8Array {
+  const view =
+    kind === 'arena'
+      ? port.allocate(length)
+      : kind === 'shared'
+        ? new Uint8Array(new SharedArrayBuffer(length + 7), 3, length)
+        : new Uint8Array(new ArrayBuffer(length + 7), 5, length);
+  return view.fill(filler);
+}
+
+/** The same with the given bytes in it. */
+export function bufferOf<C>(port: Port<C>, kind: BufferKind, bytes: Uint8Array): Uint8Array {
+  const view = makeBuffer(port, kind, bytes.length);
+  view.set(bytes);
+  return view;
+}
+
+/** Every byte of the view is still the filler. */
+export function untouched(t: Context, view: Uint8Array, what: string): void {
+  const at = view.findIndex((byte) => byte !== filler);
+  if (at >= 0) t.fail(`${what}: byte ${at} was changed to ${view[at]}`);
+}
+
+/** The one packet that comes next is this operation's. */
+export function packetOf<C>(t: Context, port: Port<C>, operation: Operation<C>, what: string): Packet<C> {
+  const packet = t.takeOneSync(port);
+  t.ok(packet.operation === operation, `${what}: the packet is of the operation that was started (kind ${packet.kind})`);
+  t.equal(operation.pending, false, `${what}: pending once the packet is there`);
+  return packet;
+}
+
+/** Starts nothing: takes the packet of `operation`, which must say success with so many bytes. */
+export function moved<C>(t: Context, port: Port<C>, operation: Operation<C>, bytes: number, what: string): void {
+  const packet = packetOf(t, port, operation, what);
+  t.succeeded(packet as Packet, what);
+  t.equal(packet.bytesTransferred, bytes, `${what}: bytesTransferred`);
+}
+
+/** Node's number of an error's name: negative. */
+export function errnoOf(t: Context, code: string): number {
+  const numbers: Readonly<Record<string, number>> = os.constants.errno;
+  return -t.some(numbers[code], `a number for ${code}`);
+}
+
+/**
+ * Gets packets by `way` and hands each to `onPacket` until `done` holds. The ways that block serve only peers of this port or of
+ * another thread: the event loop stands still meanwhile.
+ */
+export async function drive<C>(
+  t: Context,
+  port: Port<C>,
+  way: Way,
+  onPacket: (packet: Packet<C>) => void,
+  done: () => boolean,
+  limitMs = 8000,
+): Promise<void> {
+  const end = t.now() + limitMs;
+  const left = (): number => {
+    const ms = end - t.now();
+    if (ms <= 0) t.fail(`not done within ${limitMs} ms with ${way}; ${port.inFlight} operations in flight`);
+    return ms;
+  };
+  if (done()) return;
+  switch (way) {
+    case 'dispatch': {
+      const consumer = port.dispatch(onPacket);
+      try {
+        await t.eventually(done, `a stream driven by dispatch (${port.inFlight} operations in flight)`, limitMs);
+      } finally {
+        consumer.stop();
+      }
+      return;
+    }
+    case 'iterator':
+      for await (const packet of port) {
+        onPacket(packet);
+        if (done()) return;
+        left();
+      }
+      t.fail('the iterator ended');
+      return;
+    case 'get':
+    case 'getSync':
+      while (!done()) {
+        const packet = way === 'get' ? await port.get({ timeout: left() }) : port.getSync(left());
+        if (packet !== null) onPacket(packet);
+      }
+      return;
+    default:
+      while (!done()) {
+        const packets = way === 'getMany' ? await port.getMany(64, { timeout: left() }) : port.getManySync(64, left());
+        for (const packet of packets) onPacket(packet);
+      }
+  }
+}
+
+/**
+ * Runs a child whose last line of standard output is JSON, and returns that. `{ "unable": reason }` makes the case unable; any
+ * other end than exit code 0 fails it with what the child printed.
+ */
+export async function childAnswer<T>(t: Context, code: string, options: ChildOptions = {}): Promise<T> {
+  const { code: status, signal, stdout, stderr } = await t.child(code, options);
+  if (status !== 0) {
+    t.fail(
+      `the child ended with ${signal ?? `exit code ${status}`}; it printed ${JSON.stringify((stdout + stderr).slice(-1500))}`,
+    );
+  }
+  const last = stdout.trim().split('\n').at(-1) ?? '';
+  let answer: T & { unable?: unknown };
+  try {
+    answer = JSON.parse(last) as T & { unable?: unknown };
+  } catch {
+    return t.fail(`the child’s last line is no JSON: ${JSON.stringify(last.slice(0, 300))}; stderr: ${stderr.slice(-500)}`);
+  }
+  if (typeof answer.unable === 'string') t.unable(answer.unable);
+  return answer;
+}

@@ -46,14 +46,20 @@ export const cases: ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
       const wanted: (Operation | number)[] = [];
+      // A socket's second send begins when the first one's end has been seen, which only a post or a get is sure to do: so each
+      // socket sends at most once between two posts.
+      let idle = [a, b];
       for (let i = 0; i < 30; i++) {
-        if (t.random.int(2) === 0) {
+        const sender = t.random.int(2) === 0 ? undefined : idle[t.random.int(idle.length)];
+        if (sender === undefined) {
           port.post(100 + i);
           wanted.push(100 + i);
+          idle = [a, b];
         } else {
-          // A few bytes into an empty buffer of the kernel: the send is done as soon as it is submitted.
-          wanted.push(t.random.pick([a, b]).send(new Uint8Array(1)));
+          // A byte into an empty buffer of the kernel: the send is done as soon as it is submitted.
+          wanted.push(sender.send(new Uint8Array(1)));
           port.flush();
+          idle = idle.filter((socket) => socket !== sender);
         }
       }
       const found: (Operation | number | undefined)[] = [];
@@ -138,7 +144,7 @@ export const cases: ConformanceCase[] = [
       // Beyond any batch that an implementation moves at once inside, too.
       for (const length of [1, 2, 511, 512, 513, 700, 1024, 1025, 5000]) {
         for (const key of range(0, length)) port.post(key);
-        const max = t.random.pick([length, length + 1, 100_000, 2 ** 31]);
+        const max = t.random.pick([length, length + 1, 100_000, 2 ** 31 - 1]);
         t.deepEqual(keysOf(await getMany(port, max, 2000)), range(0, length), `keys of a queue of ${length} with max ${max}`);
         t.nothing(port);
       }

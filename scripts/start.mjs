@@ -12,6 +12,7 @@ import { runMain, say } from './lib/log.mjs';
 import { buildFolder, root } from './lib/paths.mjs';
 
 const defaultPort = 8080;
+const parentCheckMs = 250;
 const docs = join(buildFolder, 'docs');
 
 const given = process.argv.slice(2);
@@ -34,7 +35,6 @@ await runMain(async () => {
   const help = given.includes('--help');
   await buildAll();
   if (!help && !existsSync(join(docs, 'index.html'))) {
-    say('making the documentation (npm run docs)');
     await loud`${process.execPath} ${join(root, 'scripts/docs.mjs')}`;
   }
   const args = [join(root, 'examples/serve.mjs'), docs, ...given];
@@ -50,9 +50,15 @@ await runMain(async () => {
   process.on('SIGTERM', pass);
   process.on('SIGINT', () => {});
   process.on('SIGHUP', pass);
+  // A signal to npm ends the shell between npm and this script, but not this script: seen with npm 10 and 11, whose child is
+  // `sh -c`. So it looks whether it has lost its parent.
+  const parent = process.ppid;
+  const watch = setInterval(() => process.ppid !== parent && pass('SIGTERM'), parentCheckMs);
+  if (process.env.npm_lifecycle_event !== 'start') clearInterval(watch);
   return new Promise((resolve, reject) => {
     server.on('error', reject);
     server.on('exit', (code, signal) => {
+      clearInterval(watch);
       if (signal) say(`the server was ended by ${signal}`);
       resolve(code ?? 1);
     });

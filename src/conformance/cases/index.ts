@@ -3,16 +3,21 @@
 import type { ConformanceCase } from '../types.js';
 import { cases as association } from './association.js';
 import { cases as batches } from './batches.js';
+import { cases as dispatch } from './dispatch.js';
+import { cases as files } from './files.js';
 import { cases as filesDisk } from './files-disk.js';
 import { cases as filesEnds } from './files-ends.js';
 import { cases as filesErrors } from './files-errors.js';
 import { cases as filesFlight } from './files-flight.js';
-import { cases as files } from './files.js';
+import { cases as get } from './get.js';
 import { cases as getAlive } from './get-alive.js';
 import { cases as getMixed } from './get-mixed.js';
-import { cases as get } from './get.js';
-import { cases as portFaults } from './port-faults.js';
+import { cases as life } from './life.js';
+import { cases as order } from './order.js';
 import { cases as port } from './port.js';
+import { cases as portFaults } from './port-faults.js';
+import { cases as post } from './post.js';
+import { cases as tcp } from './tcp.js';
 import { cases as tcpConnect } from './tcp-connect.js';
 import { cases as tcpErrors } from './tcp-errors.js';
 import { cases as tcpLimits } from './tcp-limits.js';
@@ -20,7 +25,7 @@ import { cases as tcpListen } from './tcp-listen.js';
 import { cases as tcpShutdown } from './tcp-shutdown.js';
 import { cases as tcpSoak } from './tcp-soak.js';
 import { cases as tcpStreams } from './tcp-streams.js';
-import { cases as tcp } from './tcp.js';
+import { cases as wake } from './wake.js';
 
 export const cases: readonly ConformanceCase[] = [
   ...port,
@@ -30,6 +35,11 @@ export const cases: readonly ConformanceCase[] = [
   ...getMixed,
   ...getAlive,
   ...batches,
+  ...dispatch,
+  ...wake,
+  ...post,
+  ...order,
+  ...life,
   ...files,
   ...filesEnds,
   ...filesErrors,

@@ -78,7 +78,22 @@ uint64_t Arena::AllocateLarge(uint64_t pages) {
       return uint64_t{first} * kPage;
     }
   }
-  return kNone;
+  return ReclaimEmpty() ? AllocateLarge(pages) : kNone;
+}
+
+bool Arena::ReclaimEmpty() {
+  bool any = false;
+  for (auto& room : room_) {
+    for (size_t i = room.size(); i-- > 0;) {
+      const uint32_t index = room[i];
+      if (page_[index].live != 0) continue;
+      room.erase(room.begin() + static_cast<std::ptrdiff_t>(i));
+      used_ += kPage;
+      FreeRun(index, 1);
+      any = true;
+    }
+  }
+  return any;
 }
 
 Arena::Block* Arena::BlockAt(uint64_t offset, uint64_t* start, uint64_t* end) {

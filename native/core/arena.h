@@ -50,6 +50,8 @@ class Arena {
   static uint64_t ClassBytes(uint32_t size_class);
   uint64_t AllocateSmall(uint32_t size_class);
   uint64_t AllocateLarge(uint64_t pages);
+  // Gives back the empty pages that are kept for their class. False: there were none.
+  bool ReclaimEmpty();
   void FreeBlock(uint64_t offset);
   void FreeRun(uint32_t page, uint32_t count);
   Block* BlockAt(uint64_t offset, uint64_t* start, uint64_t* end);

@@ -384,7 +384,7 @@ describe('serve', () => {
     const answer = await exchange(program.port, bytes);
     expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
     expect(answer).toContain('Connection: close');
-    expect(answer.match(/HTTP\/1\.1 /g)).toHaveLength(1);
+    expect(answer.match(/HTTP\/1\.1 \d{3} /g)).toHaveLength(1);
   });
 
   test('a request with a body is answered, and what follows the body is not taken for a request', async () => {
@@ -435,7 +435,7 @@ describe('serve', () => {
     const path = join(base, 'site', 'shrinking.bin');
     writeFileSync(path, Buffer.alloc(64 * 2 ** 20));
     const socket = await connected(program.port);
-    const gone = once(socket, 'close');
+    const gone = new Promise((resolve) => socket.once('close', resolve));
     socket.write('GET /shrinking.bin HTTP/1.1\r\nHost: x\r\n\r\n');
     await once(socket, 'readable'); // the answer has begun and fills the socket's buffers
     truncateSync(path, 1000);

@@ -12,6 +12,8 @@ export interface FlightOptions {
   readonly timeout?: number;
   /** Start this operation; a new one unless given. */
   readonly operation?: Operation;
+  /** Gets the time of the start itself: the making of a connection before it takes its own. */
+  readonly clock?: { startedAt: number };
 }
 
 export interface Flight {
@@ -33,7 +35,8 @@ export interface Flight {
 export type StartFlight = (t: Context, port: Port, options?: FlightOptions) => Flight;
 
 const optionsOf = (options: FlightOptions): Operation | { signal?: AbortSignal; timeout?: number } => {
-  const { operation, signal, timeout } = options;
+  const { operation, signal, timeout, clock } = options;
+  if (clock !== undefined) clock.startedAt = performance.now();
   if (operation === undefined) {
     return { ...(signal === undefined ? {} : { signal }), ...(timeout === undefined ? {} : { timeout }) };
   }

@@ -15,6 +15,10 @@ const defaultPort = 8080;
 const parentCheckMs = 250;
 const docs = join(buildFolder, 'docs');
 
+// A signal to npm ends the shell between npm and this script, but not this script: seen with npm 11, whose child is `sh -c`.
+// So it looks whether it has lost its parent.
+const parent = process.ppid;
+
 const given = process.argv.slice(2);
 const optionOf = (name) => {
   const index = given.findIndex((argument) => argument === name || argument.startsWith(`${name}=`));
@@ -50,9 +54,6 @@ await runMain(async () => {
   process.on('SIGTERM', pass);
   process.on('SIGINT', () => {});
   process.on('SIGHUP', pass);
-  // A signal to npm ends the shell between npm and this script, but not this script: seen with npm 10 and 11, whose child is
-  // `sh -c`. So it looks whether it has lost its parent.
-  const parent = process.ppid;
   const watch = setInterval(() => process.ppid !== parent && pass('SIGTERM'), parentCheckMs);
   if (process.env.npm_lifecycle_event !== 'start') clearInterval(watch);
   return new Promise((resolve, reject) => {

@@ -14,7 +14,7 @@ import { buildTools, ensureTools, testTools } from './setup.mjs';
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
-  --only STEP,… some steps: build, lint, types, vitest, native, conformance
+  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -38,6 +38,11 @@ function readReport(file) {
 const steps = {
   async build() {
     return one((await run(node, ['scripts/build.mjs', '--test-build'], { limitMs: 20 * minute })).reason);
+  },
+
+  /** Before the tests of the pages and of npm start, which would otherwise make them at the same time. */
+  async docs() {
+    return one((await run(node, ['scripts/docs.mjs'], { limitMs: 5 * minute })).reason);
   },
 
   async lint() {

@@ -69,6 +69,7 @@ export interface EngineOptions {
   readonly arena: SharedArrayBuffer;
   readonly arenaView: Uint8Array<SharedArrayBuffer>;
   readonly control: SharedArrayBuffer;
+  readonly inverted: boolean;
 }
 
 /** An open's or accept's opcode: its result is a descriptor that somebody has to close. */
@@ -110,6 +111,9 @@ export class Engine {
   /** Submission entries written since the last enter. */
   staged = 0;
   #rejected = 0;
+  // Inverted loop: what handlers staged is left to the wait that follows the turn, which submits and waits in one call.
+  readonly #inverted: boolean;
+  #leftToWait = false;
 
   readonly #slots: Slot[] = [];
   #freeSlot: Slot | null = null;
@@ -171,6 +175,7 @@ export class Engine {
   constructor(port: NativePort, options: EngineOptions) {
     this.native = port;
     this.maxOperations = options.maxOperations;
+    this.#inverted = options.inverted;
     this.memory = new Memory(port, options.arena, options.arenaView);
     this.u8 = new Uint8Array(options.control);
     this.u32 = new Uint32Array(options.control);
@@ -216,10 +221,18 @@ export class Engine {
 
   /** Makes room for an operation of that many entries; returns the index of the first. */
   room(entries: number): number {
+    if (this.#leftToWait) this.#takeBack();
     if (this.staged + entries > abi.SUBMISSIONS_MAX) this.ingest();
     const at = this.staged;
     this.staged = at + entries;
     return at;
+  }
+
+  /** The wait has taken what was left to it, or, if it hasn't come yet, the entries are staged again. */
+  #takeBack(): void {
+    this.#leftToWait = false;
+    if (this.u32[abi.SUBMIT_COUNT_U32] === 0) this.staged = 0;
+    else this.u32[abi.SUBMIT_COUNT_U32] = 0;
   }
 
   /** Writes a submission entry. */
@@ -324,6 +337,7 @@ export class Engine {
 
   /** One enter. Throws if the ring itself fails, which no operation is to blame for. */
   #enter(flags: number, maxPackets: number, minComplete: number, timeout: number): number {
+    if (this.#leftToWait) this.#takeBack();
     const { u32 } = this;
     u32[abi.SUBMIT_COUNT_U32] = this.staged;
     u32[abi.MIN_COMPLETE_U32] = minComplete;
@@ -354,6 +368,7 @@ export class Engine {
 
   /** Hands the staged entries over and submits them; the batch stays as it is. */
   ingest(): void {
+    if (this.#leftToWait) this.#takeBack();
     if (this.staged > 0 && !this.closed) this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
   }
 
@@ -728,7 +743,7 @@ export class Engine {
     this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
-    this.native.startLoop(() => weak.deref()?.turn() ?? false);
+    this.native.startLoop(() => weak.deref()?.wake() ?? false);
     this.native.unref();
   }
 
@@ -770,6 +785,19 @@ export class Engine {
     this.#timerAt = deadline;
     this.#timer = setTimeout(this.#timerTask, MathMin(MathMax(MathCeil(deadline - native.now()), 1), TIMER_MAX));
     this.#timer.unref();
+  }
+
+  /** A turn that the native side begins. Returns true if it is to be called again at once. */
+  wake(): boolean {
+    const again = this.turn();
+    if (!again || !this.#inverted || this.staged === 0 || this.#fetched() || this.#queued() > 0) return again;
+    // The loop comes to its wait next, and all that stands between is a look at libuv's own events.
+    this.#again = false;
+    this.#turnPackets = 0;
+    this.#leftToWait = true;
+    this.u32[abi.SUBMIT_COUNT_U32] = this.staged;
+    this.#updateLiveness();
+    return false;
   }
 
   /** A turn that JavaScript itself schedules. */

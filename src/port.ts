@@ -212,7 +212,11 @@ function openBackend(
         : `io_uring can't be used here (${reason}), and no other backend is built yet`,
     );
   }
-  return { engine: new Engine(port, { maxOperations, arena, arenaView, control }), concurrency, maxOperations };
+  return {
+    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: eventLoop === 'inverted' }),
+    concurrency,
+    maxOperations,
+  };
 }
 
 let engineOf: (port: CompletionPort) => Engine;

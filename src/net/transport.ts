@@ -32,17 +32,11 @@ export interface TransportOwner {
 /** After this many receives in a row that would have fitted a small block, a large one is exchanged for a small one. */
 const SHRINK_AFTER = 16;
 
-/** How a receive is in flight. */
+/** How a receive is in flight: not; for zero bytes, which waits for readability and needs no memory; into a block. */
 const NONE = 0;
-/** Zero bytes asked for: waits for readability and needs no memory. */
 const WAITING = 1;
-/** Into a block that is kept from one receive to the next. */
-const HELD = 2;
-/** Into a block for this one receive. */
-const LENT = 3;
-/** The arena is full: into memory of the transport's own, which the port copies. */
-const OWN = 4;
-type Receiving = typeof NONE | typeof WAITING | typeof HELD | typeof LENT | typeof OWN;
+const FILLING = 2;
+type Receiving = typeof NONE | typeof WAITING | typeof FILLING;
 
 class ReceiveOperation extends SettledOperation {
   constructor(readonly transport: Transport) {
@@ -76,7 +70,10 @@ export class Transport implements BlockHolder {
 
   readonly #receive: ReceiveOperation;
   #receiving: Receiving = NONE;
+  /** Where the receive in flight puts its bytes. Kept from one to the next (heldBytes > 0), or for just the one. */
   #receiveBlock: Buffer | null = null;
+  /** The arena was full: the block is memory of our own, which the port copies into. */
+  #receiveBlockIsOwn = false;
   #large = false;
   #smallInARow = 0;
   #heardSinceSweep = false;
@@ -116,11 +113,13 @@ export class Transport implements BlockHolder {
     if (this.#receiving !== NONE || this.#closing) {
       return;
     }
-    if (this.#receiveBlock === null && this.#blocks.mayHold(this.#large ? LARGE_BYTES : SMALL_BYTES)) {
+    if (this.heldBytes === 0) {
+      // A listener asks for more while a block that was lent for once is still here; its bytes have been copied out already.
+      this.#dropBlock();
       this.#holdBlock();
     }
     if (this.#receiveBlock !== null) {
-      this.#startReceive(HELD, this.#receiveBlock);
+      this.#startReceive(FILLING, this.#receiveBlock);
     } else {
       this.#startReceive(WAITING, this.#blocks.nothing);
     }
@@ -130,16 +129,18 @@ export class Transport implements BlockHolder {
   sweep(): void {
     if (this.#heardSinceSweep) {
       this.#heardSinceSweep = false;
-    } else if (this.#receiving === HELD && !this.#retreating) {
+    } else if (this.#receiving === FILLING && !this.#retreating) {
       // The cancel may lose against data: then the packet brings that, and the connection wasn't silent after all.
       this.#retreating = true;
       this.#receive.cancel();
-    } else if (this.#receiving === NONE) {
-      this.#dropBlock();
     }
   }
 
+  /** Takes a block to keep, if receivers don't have their share of the arena already. */
   #holdBlock(): void {
+    if (!this.#blocks.mayHold(this.#wantedBytes)) {
+      return;
+    }
     const block = this.#blocks.take(this.#large);
     if (block !== null) {
       this.#receiveBlock = block;
@@ -159,7 +160,11 @@ export class Transport implements BlockHolder {
       this.#blocks.unhold(this);
       this.heldBytes = 0;
     }
-    this.#blocks.give(block);
+    if (this.#receiveBlockIsOwn) {
+      this.#receiveBlockIsOwn = false;
+    } else {
+      this.#blocks.give(block);
+    }
   }
 
   #startReceive(mode: Receiving, target: Uint8Array): void {
@@ -175,20 +180,17 @@ export class Transport implements BlockHolder {
     }
   }
 
-  /** Something is there to be received: takes a block for just this once. */
+  /** Something is there to be received: into a block to keep, one for just this once, or memory beside the arena. */
   #receiveNow(): void {
-    if (this.#blocks.mayHold(this.#large ? LARGE_BYTES : SMALL_BYTES)) {
-      this.startReceiving();
-      return;
-    }
-    const block = this.#blocks.take(this.#large);
-    if (block !== null) {
+    this.#holdBlock();
+    let block = this.#receiveBlock;
+    if (block === null) {
+      block = this.#blocks.take(this.#large);
+      this.#receiveBlockIsOwn = block === null;
+      block ??= Buffer.allocUnsafeSlow(LARGE_BYTES);
       this.#receiveBlock = block;
-      this.#startReceive(LENT, block);
-    } else {
-      this.#receiveBlock = Buffer.allocUnsafeSlow(LARGE_BYTES);
-      this.#startReceive(OWN, this.#receiveBlock);
     }
+    this.#startReceive(FILLING, block);
   }
 
   /** The receive's packet. */
@@ -197,9 +199,9 @@ export class Transport implements BlockHolder {
     this.#receiving = NONE;
     try {
       if (this.#closing) {
-        this.#discardBlock(mode);
+        this.#dropBlock();
       } else if (error !== null) {
-        this.#discardBlock(mode);
+        this.#dropBlock();
         if (this.#retreating && error.code === 'ECANCELED') {
           this.#retreating = false;
           this.#startReceive(WAITING, this.#blocks.nothing);
@@ -209,65 +211,54 @@ export class Transport implements BlockHolder {
       } else if (mode === WAITING) {
         this.#receiveNow();
       } else if (bytes === 0) {
-        this.#discardBlock(mode);
+        this.#dropBlock();
         this.#scope.runInAsyncScope(this.#owner.ended, this.#owner);
       } else {
-        this.#deliver(mode, bytes);
+        this.#deliver(bytes);
       }
     } finally {
       this.#end();
     }
   }
 
-  #deliver(mode: Receiving, bytes: number): void {
+  #deliver(bytes: number): void {
     const block = this.#receiveBlock!;
     this.bytesRead += bytes;
     this.#heardSinceSweep = true;
     this.#retreating = false;
-    let more = false;
+    // If a listener throws, the packet's drain reports it; the connection is as able as before and goes on, as node:net's does.
+    let more = true;
     try {
       this.#owner.touched();
       more = this.#scope.runInAsyncScope(this.#owner.arrived, this.#owner, block, bytes);
-    } catch (error) {
-      // A listener threw. The packet's drain reports it; the connection itself is as able as before, as it is with node:net.
-      more = true;
-      throw error;
     } finally {
-      this.#adaptBlock(mode, bytes, block.length);
-      if (more && !this.#closing) {
-        this.startReceiving();
-      } else if (this.#receiving === NONE) {
-        this.#dropBlock();
+      this.#adapt(bytes, block.length);
+      if (this.#receiving === NONE) {
+        if (!more || this.#closing || this.heldBytes !== this.#wantedBytes) {
+          this.#dropBlock();
+        }
+        if (more) {
+          this.startReceiving();
+        }
       }
     }
   }
 
-  /** Chooses the next block's size by what just came; a block that doesn't fit, or was lent for once, goes back. */
-  #adaptBlock(mode: Receiving, bytes: number, size: number): void {
-    let fits = mode === HELD;
-    if (bytes === size && !this.#large) {
+  get #wantedBytes(): number {
+    return this.#large ? LARGE_BYTES : SMALL_BYTES;
+  }
+
+  /** Chooses the size of the next block by what came into this one. */
+  #adapt(bytes: number, size: number): void {
+    if (bytes === size) {
       this.#large = true;
       this.#smallInARow = 0;
-      fits = false;
     } else if (this.#large) {
       this.#smallInARow = bytes <= SMALL_BYTES ? this.#smallInARow + 1 : 0;
       if (this.#smallInARow >= SHRINK_AFTER) {
         this.#large = false;
         this.#smallInARow = 0;
-        fits = false;
       }
-    }
-    // A listener may have asked for more already: then the block is in use again and stays.
-    if (!fits && this.#receiving === NONE) {
-      this.#discardBlock(mode);
-    }
-  }
-
-  #discardBlock(mode: Receiving): void {
-    if (mode === OWN) {
-      this.#receiveBlock = null;
-    } else {
-      this.#dropBlock();
     }
   }
 

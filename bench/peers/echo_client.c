@@ -38,9 +38,9 @@ enum { DATA_RECV = 0, DATA_SEND = 1 };
 struct connection {
 	int fd;
 	bool open;
-	bool waiting;        // a message is out and not all of it is back
-	uint32_t returned;   // bytes of the current message that came back
-	uint64_t sent_at;    // ns
+	bool waiting;	   // a message is out and not all of it is back
+	uint32_t returned; // bytes of the current message that came back
+	uint64_t sent_at;  // ns
 	uint64_t sequence;
 	uint8_t *message;
 };
@@ -62,8 +62,8 @@ static struct sockaddr_in server = {.sin_family = AF_INET};
 static uint64_t errors;
 static uint64_t completed;
 static unsigned in_flight;
-static uint64_t to_send;     // messages that may still be started
-static uint64_t now;         // of the current batch
+static uint64_t to_send; // messages that may still be started
+static uint64_t now;	 // of the current batch
 static uint64_t deadline;
 
 // Latencies in ns, in buckets of at most 1/32 of their value.
@@ -153,7 +153,8 @@ static void start_message(unsigned index)
 		return;
 	}
 	struct io_uring_sqe *sqe = next_sqe();
-	io_uring_prep_send(sqe, connections[index].fd, connections[index].message, message_bytes, MSG_NOSIGNAL | MSG_WAITALL);
+	io_uring_prep_send(sqe, connections[index].fd, connections[index].message, message_bytes,
+			   MSG_NOSIGNAL | MSG_WAITALL);
 	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 	io_uring_sqe_set_data64(sqe, (uint64_t)index << 1 | DATA_SEND);
 }
@@ -203,7 +204,7 @@ static void on_completion(const struct io_uring_cqe *cqe)
 {
 	unsigned index = (unsigned)(cqe->user_data >> 1);
 	struct connection *connection = &connections[index];
-	if ((cqe->user_data & 1) == DATA_SEND) {   // only failures come
+	if ((cqe->user_data & 1) == DATA_SEND) { // only failures come
 		lose(connection, true);
 		return;
 	}
@@ -212,7 +213,8 @@ static void on_completion(const struct io_uring_cqe *cqe)
 		uint8_t *bytes = buffer_memory + (size_t)id * buffer_bytes;
 		if (cqe->res > 0)
 			returned(index, bytes, (uint32_t)cqe->res);
-		io_uring_buf_ring_add(buffers, bytes, buffer_bytes, (unsigned short)id, io_uring_buf_ring_mask(buffer_count), 0);
+		io_uring_buf_ring_add(buffers, bytes, buffer_bytes, (unsigned short)id,
+				      io_uring_buf_ring_mask(buffer_count), 0);
 		io_uring_buf_ring_advance(buffers, 1);
 	}
 	if (cqe->res == 0 || (cqe->res < 0 && cqe->res != -ENOBUFS))
@@ -229,7 +231,7 @@ static void turn(void)
 	now = clock_ns(CLOCK_MONOTONIC);
 	unsigned head, seen = 0;
 	struct io_uring_cqe *cqe;
-	io_uring_for_each_cqe(&ring, head, cqe) {
+	io_uring_for_each_cqe (&ring, head, cqe) {
 		on_completion(cqe);
 		seen++;
 	}
@@ -337,7 +339,8 @@ static void close_all(void)
 
 static void report(double seconds, double cpu)
 {
-	printf("{\"connections\":%u,\"bytes\":%u,\"messages\":%llu,\"seconds\":%.6f,\"messagesPerSecond\":%.0f,\"errors\":%llu,"
+	printf("{\"connections\":%u,\"bytes\":%u,\"messages\":%llu,\"seconds\":%.6f,\"messagesPerSecond\":%.0f,"
+	       "\"errors\":%llu,"
 	       "\"clientCpuSeconds\":%.6f,\"latencyUs\":{\"p50\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f}}\n",
 	       connection_count, message_bytes, (unsigned long long)completed, seconds, (double)completed / seconds,
 	       (unsigned long long)errors, cpu, percentile_us(completed, 0.5), percentile_us(completed, 0.99),
@@ -383,8 +386,8 @@ static void set_up_ring(void)
 	if (!buffer_memory || !buffers)
 		die("io_uring_setup_buf_ring", -result);
 	for (unsigned id = 0; id < buffer_count; id++)
-		io_uring_buf_ring_add(buffers, buffer_memory + (size_t)id * buffer_bytes, buffer_bytes, (unsigned short)id,
-				      io_uring_buf_ring_mask(buffer_count), (int)id);
+		io_uring_buf_ring_add(buffers, buffer_memory + (size_t)id * buffer_bytes, buffer_bytes,
+				      (unsigned short)id, io_uring_buf_ring_mask(buffer_count), (int)id);
 	io_uring_buf_ring_advance(buffers, (int)buffer_count);
 }
 
@@ -431,12 +434,17 @@ int main(int argc, char **argv)
 	int cpu = -1;
 	bool control = false;
 	server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	static const struct option options[] = {
-		{"host", required_argument, NULL, 'h'}, {"port", required_argument, NULL, 'p'},
-		{"connections", required_argument, NULL, 'c'}, {"bytes", required_argument, NULL, 'b'},
-		{"seconds", required_argument, NULL, 's'}, {"messages", required_argument, NULL, 'm'},
-		{"portion", required_argument, NULL, 'o'}, {"cpu", required_argument, NULL, 'u'},
-		{"spin", no_argument, NULL, 'i'}, {"control", no_argument, NULL, 'r'}, {0}};
+	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
+						{"port", required_argument, NULL, 'p'},
+						{"connections", required_argument, NULL, 'c'},
+						{"bytes", required_argument, NULL, 'b'},
+						{"seconds", required_argument, NULL, 's'},
+						{"messages", required_argument, NULL, 'm'},
+						{"portion", required_argument, NULL, 'o'},
+						{"cpu", required_argument, NULL, 'u'},
+						{"spin", no_argument, NULL, 'i'},
+						{"control", no_argument, NULL, 'r'},
+						{0}};
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (option) {
 		case 'h':

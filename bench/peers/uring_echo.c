@@ -31,7 +31,7 @@ enum { SQ_ENTRIES = 4096, CQ_ENTRIES = 32768 };
 struct connection {
 	struct connection *next_free;
 	int fd;
-	uint32_t sent;      // bytes of `received` that have gone out
+	uint32_t sent; // bytes of `received` that have gone out
 	uint32_t received;
 	char buffer[];
 };
@@ -93,8 +93,8 @@ static void arm_recv(struct connection *connection, bool maybe_readable)
 static void arm_send(struct connection *connection)
 {
 	struct io_uring_sqe *sqe = next_sqe();
-	io_uring_prep_send(sqe, connection->fd, connection->buffer + connection->sent, connection->received - connection->sent,
-			   MSG_NOSIGNAL);
+	io_uring_prep_send(sqe, connection->fd, connection->buffer + connection->sent,
+			   connection->received - connection->sent, MSG_NOSIGNAL);
 	io_uring_sqe_set_data64(sqe, (uintptr_t)connection | OP_SEND);
 }
 
@@ -131,9 +131,11 @@ int main(int argc, char **argv)
 {
 	const char *host = "127.0.0.1";
 	int port = 0;
-	static const struct option options[] = {
-		{"host", required_argument, NULL, 'h'}, {"port", required_argument, NULL, 'p'},
-		{"buffer", required_argument, NULL, 'b'}, {"poll-first", no_argument, NULL, 'f'}, {0}};
+	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
+						{"port", required_argument, NULL, 'p'},
+						{"buffer", required_argument, NULL, 'b'},
+						{"poll-first", no_argument, NULL, 'f'},
+						{0}};
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (option) {
 		case 'h': host = optarg; break;
@@ -182,7 +184,7 @@ int main(int argc, char **argv)
 
 		unsigned head, seen = 0;
 		struct io_uring_cqe *cqe;
-		io_uring_for_each_cqe(&ring, head, cqe) {
+		io_uring_for_each_cqe (&ring, head, cqe) {
 			uint64_t data = cqe->user_data;
 			struct connection *connection = (struct connection *)(uintptr_t)(data & ~(uint64_t)OP_MASK);
 			seen++;
@@ -215,8 +217,7 @@ int main(int argc, char **argv)
 				if (!(cqe->flags & IORING_CQE_F_MORE))
 					arm_accept(listener);
 				break;
-			case OP_SIGNAL:
-				return 0;
+			case OP_SIGNAL: return 0;
 			}
 		}
 		io_uring_cq_advance(&ring, seen);

@@ -3,6 +3,12 @@
 import type { ConformanceCase } from '../types.js';
 import { cases as association } from './association.js';
 import { cases as batches } from './batches.js';
+import { cases as cancel } from './cancel.js';
+import { cases as cancelRaces } from './cancel-races.js';
+import { cases as cancelSignals } from './cancel-signals.js';
+import { cases as close } from './close.js';
+import { cases as closeHandles } from './close-handles.js';
+import { cases as closeReuse } from './close-reuse.js';
 import { cases as dispatch } from './dispatch.js';
 import { cases as files } from './files.js';
 import { cases as filesDisk } from './files-disk.js';
@@ -39,6 +45,12 @@ export const cases: readonly ConformanceCase[] = [
   ...wake,
   ...post,
   ...order,
+  ...close,
+  ...closeHandles,
+  ...closeReuse,
+  ...cancel,
+  ...cancelSignals,
+  ...cancelRaces,
   ...life,
   ...files,
   ...filesEnds,

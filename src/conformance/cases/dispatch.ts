@@ -1,0 +1,531 @@
+// The family DISP: packets handed to a function from the event loop. What a handler may do, what it can't break, and that nothing
+// else of the loop suffers.
+
+import { AsyncLocalStorage } from 'node:async_hooks';
+import * as fs from 'node:fs';
+import * as net from 'node:net';
+import type { ConformanceCase, Context, Operation, Packet, Port, Way } from '../types.js';
+import { forEachWay, variants, waysAsync } from '../variants.js';
+
+const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i);
+
+/** Starts one operation for each key on files of their own, finished or about to be when this returns. */
+function startReads(t: Context, port: Port, count: number): Operation[] {
+  const path = t.tempFile(undefined, 'x');
+  return range(count).map((key) => t.openFile(port, 100 + key, path, 'r').read(new Uint8Array(1), { position: 0 }));
+}
+
+/** Keeps a port from running dry, by an asynchronous way, until told. */
+const floods: Record<'dispatch' | 'get' | 'getMany' | 'iterator', (port: Port, onPacket: () => boolean) => void> = {
+  dispatch(port, onPacket) {
+    const consumer = port.dispatch(() => {
+      if (onPacket()) port.post(1);
+      else consumer.stop();
+    });
+  },
+  async get(port, onPacket) {
+    while ((await port.get()) !== null && onPacket()) port.post(1);
+  },
+  async getMany(port, onPacket) {
+    for (;;) {
+      for (const _ of await port.getMany(16)) {
+        if (!onPacket()) return;
+        port.post(1);
+      }
+    }
+  },
+  async iterator(port, onPacket) {
+    for await (const _ of port) {
+      if (!onPacket()) return;
+      port.post(1);
+    }
+  },
+};
+
+/** Waits for one packet and calls back with it, in the async context of the call. */
+const receivers: Record<string, (port: Port, onPacket: () => void) => Promise<void>> = {
+  async get(port, onPacket) {
+    await port.get();
+    onPacket();
+  },
+  async getMany(port, onPacket) {
+    await port.getMany(1);
+    onPacket();
+  },
+  async iterator(port, onPacket) {
+    for await (const _ of port) {
+      onPacket();
+      return;
+    }
+  },
+  async then(port, onPacket) {
+    await port.get().then(() => onPacket());
+  },
+};
+
+export const cases: ConformanceCase[] = [
+  {
+    id: 'DISP-01',
+    clause: 'DISP-01',
+    title: 'a handler that throws is an uncaught exception and loses no later packet',
+    reference: 'the portable rule, as an event listener that throws',
+    async run(t) {
+      const uncaught = t.expectUncaught();
+      const port = t.createPort();
+      const thrown = new Map(
+        t.random
+          .shuffle(range(200))
+          .slice(0, 40)
+          .map((key) => [key, new Error(`packet ${key}`)]),
+      );
+      thrown.set(0, new Error('the first one'));
+      thrown.set(199, new Error('the last one'));
+      const keys: number[] = [];
+      const consumer = port.dispatch((packet) => {
+        keys.push(packet.key);
+        const error = thrown.get(packet.key);
+        if (error !== undefined) throw error;
+      });
+      for (const key of range(200)) port.post(key);
+      await t.eventually(() => keys.length >= 200, 'all packets have been handled');
+      await t.turn();
+      t.deepEqual(keys, range(200), 'keys in the order of the handler’s calls');
+      t.equal(uncaught.length, thrown.size, 'uncaught exceptions');
+      const expected = [...thrown.keys()].sort((a, b) => a - b).map((key) => thrown.get(key));
+      for (const [i, error] of expected.entries()) t.equal(uncaught[i], error, `uncaught exception ${i}`);
+      t.equal(consumer.active, true, 'active of the consumer');
+      port.post(200);
+      await t.eventually(() => keys.length > 200, 'a packet after them has been handled');
+    },
+  },
+  {
+    id: 'DISP-01/operations',
+    clause: 'DISP-01',
+    title: 'whatever a handler throws, the operations of the batch are delivered and can be started again',
+    reference: 'the portable rule, as an event listener that throws',
+    async run(t) {
+      const uncaught = t.expectUncaught();
+      const port = t.createPort();
+      const operations = startReads(t, port, 20);
+      const seen: (Operation | undefined)[] = [];
+      const values = [undefined, null, 0, 'text', Symbol('mark'), new TypeError('type'), { an: 'object' }];
+      port.dispatch((packet) => {
+        seen.push(packet.operation);
+        t.equal(packet.operation?.pending, false, 'pending of the packet’s operation');
+        throw values[seen.length % values.length];
+      });
+      await t.eventually(() => seen.length >= 20, 'all packets have been handled');
+      await t.turn();
+      t.deepEqual(new Set(seen), new Set(operations), 'operations of the packets');
+      t.equal(seen.length, 20, 'calls of the handler');
+      t.equal(uncaught.length, 20, 'uncaught exceptions');
+      t.equal(port.inFlight, 0, 'inFlight');
+    },
+  },
+  {
+    id: 'DISP-01/process',
+    clause: 'DISP-01',
+    title: 'without a listener it ends the process with the error on standard error; with one it says where it came from',
+    reference: 'the portable rule, as an event listener that throws',
+    async run(t) {
+      const body = `const port = createPort(); port.dispatch((packet) => { console.log(packet.key); if (packet.key === 2) throw new Error('from the handler'); if (packet.key === 4) process.exit(7); });
+        for (let key = 1; key < 5; key++) port.post(key);`;
+      const plain = await t.child(body);
+      t.equal(plain.code, 1, 'exit code without a listener');
+      t.equal(plain.stdout, '1\n2\n', 'what was printed before');
+      t.ok(plain.stderr.includes('from the handler'), `the error’s message in: ${plain.stderr}`);
+      const listening = await t.child(
+        `process.on('uncaughtException', (error, origin) => console.log(error.message, origin)); ${body}`,
+      );
+      t.equal(listening.code, 7, `exit code with a listener (${listening.stderr})`);
+      t.equal(listening.stdout, '1\n2\nfrom the handler uncaughtException\n3\n4\n', 'what was printed');
+    },
+  },
+
+  {
+    id: 'DISP-02/getSync',
+    clause: 'DISP-02',
+    title: 'in a handler getSync and getManySync take the next packets in order',
+    reference: 'a thread that handles a packet may dequeue further ones',
+    async run(t) {
+      const port = t.createPort();
+      const order: string[] = [];
+      let done = 0;
+      port.dispatch((packet) => {
+        done++;
+        order.push(`handler ${packet.key}`);
+        if (packet.key % 5 === 0) {
+          const one = t.some(port.getSync(0), 'the next packet');
+          order.push(`getSync ${one.key}`);
+          const many = port.getManySync(2, 0);
+          order.push(...many.map((next) => `getManySync ${next.key}`));
+          done += 1 + many.length;
+          t.equal(many.length, 2, 'packets of getManySync(2, 0)');
+        }
+      });
+      for (const key of range(1000)) port.post(key);
+      await t.eventually(() => done >= 1000, 'all packets have been handled');
+      t.equal(port.getSync(0), null, 'a get after all of them');
+      const takers = ['handler', 'getSync', 'getManySync', 'getManySync', 'handler'];
+      t.deepEqual(
+        order,
+        range(1000).map((key) => `${takers[key % 5]} ${key}`),
+        'who took which packet',
+      );
+    },
+  },
+  {
+    id: 'DISP-02/second',
+    clause: 'DISP-02',
+    title: 'a second dispatch throws ERR_ALREADY_DISPATCHING and changes nothing; after stop() there may be another',
+    reference: 'the portable rule: a port has one dispatch at a time',
+    async run(t) {
+      const port = t.createPort();
+      const keys: string[] = [];
+      let again: { readonly active: boolean; stop(): void } | null = null;
+      const first = port.dispatch((packet) => {
+        keys.push(`first ${packet.key}`);
+        t.throws(
+          () => port.dispatch(() => t.fail('the refused handler was called')),
+          { code: 'ERR_ALREADY_DISPATCHING' },
+          'in the handler',
+        );
+        if (packet.key !== 2) return;
+        first.stop();
+        t.equal(first.active, false, 'active after stop()');
+        again = port.dispatch((next) => keys.push(`second ${next.key}`));
+      });
+      t.equal(first.active, true, 'active');
+      t.throws(() => port.dispatch(() => {}), { code: 'ERR_ALREADY_DISPATCHING' }, 'a second dispatch');
+      for (const key of range(5)) port.post(key);
+      await t.eventually(() => keys.length >= 5, 'all packets have been handled');
+      t.deepEqual(keys, ['first 0', 'first 1', 'first 2', 'second 3', 'second 4'], 'who handled which packet');
+      // Stopping what has ended must not stop its successor.
+      first.stop();
+      first[Symbol.dispose]();
+      const second = t.some(again as { readonly active: boolean; stop(): void } | null, 'the second consumer');
+      t.equal(second.active, true, 'active of the second after the first was stopped again');
+      port.post(5);
+      await t.eventually(() => keys.length >= 6, 'one more');
+      second.stop();
+      for (const wrong of [undefined, null, {}, 'handler', 1]) {
+        t.throws(
+          () => port.dispatch(wrong as unknown as () => void),
+          { code: 'ERR_INVALID_ARG_TYPE', name: 'TypeError' },
+          'no function',
+        );
+      }
+      t.equal(port.dispatch(() => {}).active, true, 'a dispatch after the refused ones');
+    },
+  },
+  {
+    id: 'DISP-02/close',
+    clause: 'DISP-02',
+    title: 'close in a handler drops the rest: the handler is not called again',
+    reference: 'packets of a closed port go with it',
+    async run(t) {
+      for (const stopAt of [0, 1, 100, 127, 128, 300]) {
+        const port = t.createPort();
+        const operations = startReads(t, port, 4);
+        const seen: number[] = [];
+        const consumer = port.dispatch(() => {
+          seen.push(seen.length);
+          if (seen.length - 1 === stopAt) port.close();
+        });
+        for (const key of range(600)) port.post(key);
+        await t.within(2000, port.closed, 'port.closed');
+        for (let i = 0; i < 5; i++) await t.turn();
+        t.equal(seen.length, stopAt + 1, 'calls of the handler');
+        t.equal(consumer.active, false, 'active after the close');
+        for (const operation of operations) t.equal(operation.pending, false, 'pending of an operation after the close');
+      }
+    },
+  },
+  {
+    id: 'DISP-02/head',
+    clause: 'DISP-02',
+    title: 'a packet not yet delivered stays at the head of the queue, its operation pending',
+    reference: 'a packet is dequeued when it is given to the program, not before',
+    async run(t) {
+      const port = t.createPort();
+      const file = t.openFile(port, 50, t.tempFile('file', 'x'), 'r');
+      const buffer = new Uint8Array(1);
+      for (let round = 0; round < 20; round++) {
+        // The read is finished and queued before the dispatch begins, so that it shares a batch with the post before it.
+        port.post(1);
+        const operation = file.read(buffer, { position: 0 });
+        port.flush();
+        t.sleepSync(1);
+        port.post(2);
+        const head = await new Promise<Packet>((resolve) => {
+          const consumer = port.dispatch((packet) => {
+            consumer.stop();
+            resolve(packet);
+            if (packet.operation === operation) return;
+            t.equal(operation.pending, true, 'pending of an operation whose packet has not been delivered');
+            t.equal(port.inFlight, 1, 'inFlight');
+            t.throws(() => file.read(buffer, operation), { code: 'ERR_OPERATION_PENDING' }, 'starting it again');
+            port.post(3);
+          });
+        });
+        t.equal(head.key, 1, 'key of the first packet');
+        const keys = t.takeSync(port, 3).map((packet) => packet.key);
+        t.deepEqual(
+          keys.filter((key) => key !== 50),
+          [2, 3],
+          'keys of the posts: what was queued comes before the handler’s',
+        );
+        t.ok(keys.includes(50), 'the read’s packet is among them');
+        t.less(keys.indexOf(50), keys.indexOf(3), 'place of the read, before the handler’s post');
+        t.equal(operation.pending, false, 'pending after the packet');
+        t.nothing(port);
+      }
+    },
+  },
+  {
+    id: 'DISP-02/stop',
+    clause: 'DISP-02',
+    title: 'stop leaves the rest queued, in order, for any way of getting',
+    reference: 'a packet is dequeued when it is given to the program, not before',
+    async run(t) {
+      const port = t.createPort();
+      for (const way of ['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'] as const) {
+        for (const stopAt of [0, 5, 127, 128, 200]) {
+          for (const key of range(400)) port.post(key);
+          let calls = 0;
+          await new Promise<void>((resolve) => {
+            const consumer = port.dispatch((packet) => {
+              t.equal(packet.key, calls++, 'key in the handler');
+              if (packet.key !== stopAt) return;
+              consumer.stop();
+              resolve();
+            });
+          });
+          await t.turn();
+          t.equal(calls, stopAt + 1, 'calls of the handler');
+          const rest = await t.take(port, 399 - stopAt, { way });
+          t.deepEqual(
+            rest.map((packet) => packet.key),
+            range(400).slice(stopAt + 1),
+            `keys of the rest by ${way}`,
+          );
+          t.nothing(port);
+        }
+      }
+    },
+  },
+
+  {
+    id: 'DISP-03/microtasks',
+    clause: 'DISP-03',
+    title: 'promise continuations and nextTick run after each batch, of at most 512 packets',
+    reference: 'the portable rule, as Node does after each callback',
+    async run(t) {
+      const port = t.createPort();
+      let handled = 0;
+      let promises = 0;
+      let ticks = 0;
+      let longest = 0;
+      port.dispatch(() => {
+        handled++;
+        // Everything that earlier batches left behind has run, or this is still their batch.
+        longest = Math.max(longest, handled - promises, handled - ticks);
+        Promise.resolve().then(() => promises++);
+        process.nextTick(() => ticks++);
+      });
+      for (let i = 0; i < 5000; i++) port.post(1);
+      await t.eventually(() => handled >= 5000, 'all packets have been handled');
+      t.less(longest, 513, 'packets that were handled before the first continuation of their batch');
+      await t.turn();
+      t.equal(promises, 5000, 'promise continuations');
+      t.equal(ticks, 5000, 'nextTick callbacks');
+    },
+  },
+  {
+    id: 'DISP-03/one packet',
+    clause: 'DISP-03',
+    title: 'a single packet’s continuations run at once, not with the next packet or timer',
+    reference: 'the portable rule, as Node does after each callback',
+    async run(t) {
+      const port = t.createPort();
+      const file = t.openFile(port, 1, t.tempFile('file', 'x'), 'r');
+      const order: string[] = [];
+      port.dispatch(async (packet) => {
+        if (packet.kind === 'post') return;
+        order.push('handler');
+        setImmediate(() => order.push('immediate'));
+        await null;
+        order.push('continuation');
+      });
+      for (let round = 0; round < 20; round++) {
+        order.length = 0;
+        file.read(new Uint8Array(1), { position: 0 });
+        await t.eventually(() => order.includes('immediate'), 'the immediate');
+        t.deepEqual(order, ['handler', 'continuation', 'immediate'], 'order of events');
+      }
+    },
+  },
+  ...variants(
+    {
+      clause: 'DISP-03',
+      title: "timers and other I/O of the loop aren't starved by a flood of posts",
+      reference: 'the portable rule: the port takes turns with everything else of the loop',
+    },
+    floods,
+    async (t, flood) => {
+      const port = t.createPort();
+      let count = 0;
+      let running = true;
+      flood(port, () => {
+        count++;
+        return running;
+      });
+      // More than one turn's worth, so that the port is never dry.
+      for (let i = 0; i < 1500; i++) port.post(1);
+      const { port: number } = await t.peerServer((socket) => socket.pipe(socket));
+      const seen = async (what: string, promise: Promise<unknown>): Promise<void> => {
+        const before = count;
+        await t.within(3000, promise, `${what} beside a flood of posts`);
+        await t.eventually(() => count > before, `the flood goes on after ${what}`);
+      };
+      for (let round = 0; round < 3; round++) {
+        await seen('a timer', new Promise((resolve) => setTimeout(resolve, 1)));
+        await seen('an immediate', new Promise((resolve) => setImmediate(resolve)));
+        await seen('reading a file', fs.promises.readFile(new URL(import.meta.url)));
+        await seen(
+          'an echo over node:net',
+          new Promise((resolve, reject) => {
+            const client = net.connect(number, '127.0.0.1', () => client.write('x'));
+            client.once('data', () => client.destroy());
+            client.once('close', resolve);
+            client.once('error', reject);
+          }),
+        );
+      }
+      running = false;
+      await t.turn();
+    },
+  ),
+  {
+    id: 'DISP-03/inline I/O',
+    clause: 'DISP-03',
+    title: "nor by operations that finish as soon as they are started, each handler's last act another",
+    reference: 'the portable rule: the port takes turns with everything else of the loop',
+    async run(t) {
+      const port = t.createPort();
+      const path = t.tempFile('file', 'x');
+      let count = 0;
+      let running = true;
+      port.dispatch((packet) => {
+        count++;
+        if (running) files[packet.key]?.read(new Uint8Array(1), { position: 0 });
+      });
+      const files = range(64).map((key) => t.openFile(port, key, path, 'r'));
+      for (const file of files) for (let i = 0; i < 20; i++) file.read(new Uint8Array(1), { position: 0 });
+      for (let round = 0; round < 10; round++) {
+        const before = count;
+        await t.within(3000, new Promise((resolve) => setTimeout(resolve, 1)), 'a timer beside a flood of reads');
+        await t.eventually(() => count > before, 'the flood goes on');
+      }
+      running = false;
+      await t.eventually(() => port.inFlight === 0, 'the last read');
+    },
+  },
+
+  {
+    id: 'DISP-04/dispatch',
+    clause: 'DISP-04',
+    title: 'handlers see the async context of the dispatch call, whoever started or posted',
+    reference: 'the portable rule, as an event listener bound by AsyncResource.bind',
+    async run(t) {
+      const uncaught = t.expectUncaught();
+      const storage = new AsyncLocalStorage<string>();
+      const port = t.createPort();
+      const file = t.openFile(port, 1, t.tempFile('file', 'x'), 'r');
+      const seen: (string | undefined)[] = [];
+      const later: (string | undefined)[] = [];
+      const consumer = storage.run('dispatch', () =>
+        port.dispatch(() => {
+          seen.push(storage.getStore());
+          Promise.resolve().then(() => later.push(storage.getStore()));
+          // Neither what the handler enters nor what it throws is the next packet's.
+          storage.enterWith('left behind');
+          if (seen.length === 3) throw new Error('from a handler');
+        }),
+      );
+      storage.run('another', () => {
+        for (let i = 0; i < 5; i++) port.post(1);
+        file.read(new Uint8Array(1), { position: 0 });
+      });
+      port.post(1);
+      await t.eventually(() => later.length >= 7, 'all packets have been handled');
+      t.equal(storage.getStore(), undefined, 'the store outside');
+      t.deepEqual(uncaught.map(String), ['Error: from a handler'], 'uncaught exceptions');
+      t.equal(seen[0], 'dispatch', 'the store in the first handler');
+      // A batch may share one scope: then a later handler of it sees what an earlier one entered, but never a starter's context.
+      for (const store of seen) t.ok(store === 'dispatch' || store === 'left behind', `the store in a handler (${store})`);
+      for (const store of later) t.equal(store === 'another', false, 'a continuation sees the starter’s store');
+      consumer.stop();
+    },
+  },
+  ...variants(
+    {
+      clause: 'DISP-04',
+      title: 'promises see the async context of their await',
+      reference: 'the portable rule, as any other promise',
+    },
+    receivers,
+    async (t, receive) => {
+      const storage = new AsyncLocalStorage<number>();
+      const port = t.createPort();
+      const file = t.openFile(port, 1, t.tempFile('file', 'x'), 'r');
+      const seen: (number | undefined)[] = [];
+      // In half of the rounds the packet is there before anybody asks, in the others it comes later, from another context.
+      for (let round = 0; round < 10; round++) {
+        const send = (): void =>
+          storage.run(1000, () => void (round % 4 < 2 ? port.post(1) : file.read(new Uint8Array(1), { position: 0 })));
+        if (round % 2 === 0) send();
+        const done = storage.run(round, () => receive(port, () => seen.push(storage.getStore())));
+        if (round % 2 === 1) setImmediate(send);
+        await t.within(2000, done, 'the packet');
+      }
+      t.deepEqual(seen, range(10), 'the stores that were seen');
+    },
+  ),
+  ...forEachWay(
+    {
+      clause: 'DISP-04',
+      title: 'two consumers, each in its context, don’t see each other’s',
+      reference: 'the portable rule',
+    },
+    async (t, way: Way) => {
+      const storage = new AsyncLocalStorage<string>();
+      const ports = ['one', 'two'].map((name) => ({ name, port: t.createPort(), stores: [] as (string | undefined)[] }));
+      for (const { name, port, stores } of ports) {
+        storage.run(name, async () => {
+          const note = (): void => void stores.push(storage.getStore());
+          if (way === 'dispatch') port.dispatch(note);
+          else if (way === 'iterator') for await (const _ of port) note();
+          else {
+            for (let i = 0; i < 20; i++) {
+              await (way === 'get' ? port.get() : port.getMany(1));
+              note();
+            }
+          }
+        });
+      }
+      for (let i = 0; i < 20; i++) {
+        for (const { port } of t.random.shuffle(ports)) port.post(i);
+        if (t.random.int(3) === 0) await t.turn();
+      }
+      await t.eventually(() => ports.every(({ stores }) => stores.length >= 20), 'all packets');
+      for (const { name, stores } of ports)
+        t.deepEqual(
+          stores,
+          range(20).map(() => name),
+          `stores of consumer ${name}`,
+        );
+    },
+    waysAsync,
+  ).map((entry) => ({ ...entry, id: entry.id.replace('/', '/two ') })),
+];

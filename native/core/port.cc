@@ -393,7 +393,8 @@ void Port::Dispatch(Operation& op) {
     if (first) StartNext(handle, *queue);
     return;
   }
-  if (op.kind == Opcode::kConnect) handle.connection = Connection::kConnecting;
+  // A second connect fails and leaves the connection as it is.
+  if (op.kind == Opcode::kConnect && handle.connection == Connection::kNone) handle.connection = Connection::kConnecting;
   Begin(op);
 }
 
@@ -524,7 +525,7 @@ void Port::Report(Operation& op, const Outcome& outcome) {
   } else {
     op.ended_by = EndedBy::kNone;  // the cancel lost its race
   }
-  if (op.kind == Opcode::kConnect && handle != nullptr)
+  if (op.kind == Opcode::kConnect && handle != nullptr && handle->connection != Connection::kConnected)
     handle->connection = native_code == 0 ? Connection::kConnected : Connection::kNone;
   if (op.kind == Opcode::kSize && code == 0) op.result = static_cast<double>(outcome.result);
 
@@ -694,7 +695,7 @@ void Port::CancelOne(Operation& op, EndedBy by) {
   StreamQueue* queue = QueueOf(op);
   const bool head = queue != nullptr && queue->head() == &op;
   if (queue != nullptr) queue->Remove(op);
-  if (op.kind == Opcode::kConnect) handle->connection = Connection::kNone;
+  if (op.kind == Opcode::kConnect && handle->connection == Connection::kConnecting) handle->connection = Connection::kNone;
   Complete(op, op.ended_by == EndedBy::kTimeout ? Status::kETIMEDOUT : Status::kECANCELED, CanceledCode());
   if (head && !handle->closed && !closing_) StartNext(*handle, *queue);
 }
@@ -803,6 +804,10 @@ void Port::RunTimers() {
 }
 
 void Port::WriteStats() {
+  // Posts since the last enter count, too.
+  control_->in_kernel = in_kernel_;
+  control_->queued = queue_.size();
+  control_->queued_internal = internal_queue_.size();
   double* stats = control_->stats;
   stats[kStatOperationsStarted] = static_cast<double>(started_);
   stats[kStatPackets] = static_cast<double>(packets_);

@@ -1,0 +1,177 @@
+// The OS-free parts against simple models of themselves.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "core/arena.h"
+#include "core/packet_queue.h"
+#include "core/timer_wheel.h"
+#include "test/harness.h"
+
+namespace cp::test {
+
+static Register arena_model("arena/model", "blocks never overlap, are aligned, come back after release and last pin", [](const Context& context) {
+  Random random(context.seed);
+  const uint64_t bytes = 4 << 20;
+  Arena arena(bytes);
+  struct Live {
+    uint64_t bytes;
+    uint32_t pins = 0;
+    bool released = false;
+  };
+  std::map<uint64_t, Live> live;
+  const auto at = [&](uint32_t n) { return std::next(live.begin(), n); };
+  for (uint32_t round = 0; round < context.Count(200'000); round++) {
+    const uint32_t what = random.Below(10);
+    if (what < 4) {
+      const uint64_t size = random.OneIn(20) ? 1 + random.Below(300'000) : 1 + random.Below(5000);
+      const uint64_t offset = arena.Allocate(size);
+      if (offset == Arena::kNone) continue;
+      CHECK_EQ(offset % (size >= 4096 ? 4096 : 64), uint64_t{0});
+      CHECK(offset + size <= bytes);
+      const auto next = live.lower_bound(offset);
+      CHECK(next == live.end() || offset + size <= next->first);
+      CHECK(next == live.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
+      live[offset] = {size};
+    } else if (live.empty()) {
+      continue;
+    } else if (what < 7) {
+      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+      CHECK_EQ(arena.Release(block->first), !block->second.released);
+      block->second.released = true;
+      if (block->second.pins == 0) live.erase(block);
+    } else if (what < 8) {
+      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+      const bool spans = arena.Pin(block->first + block->second.bytes / 2, 1);
+      CHECK(!spans);
+      block->second.pins++;
+    } else {
+      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+      if (block->second.pins == 0) continue;
+      arena.Unpin(block->first + block->second.bytes / 2, false);
+      if (--block->second.pins == 0 && block->second.released) live.erase(block);
+    }
+  }
+  for (auto& [offset, block] : live) {
+    if (!block.released) CHECK(arena.Release(offset));
+    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, false);
+  }
+  CHECK_EQ(arena.used(), uint64_t{0});
+  CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);  // at most one page a size class is kept
+});
+
+static Register arena_span("arena/span", "nothing released comes back while a range over several blocks is in use", [](const Context&) {
+  Arena arena(1 << 20);
+  const uint64_t a = arena.Allocate(64), b = arena.Allocate(64);
+  CHECK(arena.Pin(0, 1 << 20));
+  CHECK(arena.Release(a));
+  CHECK(!arena.Release(a));
+  for (int i = 0; i < 100; i++) CHECK(arena.Allocate(64) != a);
+  arena.Unpin(0, true);
+  bool again = false;
+  for (int i = 0; i < 2000 && !again; i++) again = arena.Allocate(64) == a;
+  CHECK(again);
+  CHECK(arena.Release(b));
+});
+
+static Register timers("timers/model", "each timer fires once, never early, in the first advance that is due", [](const Context& context) {
+  Random random(context.seed);
+  uint64_t now = 1'000'000;
+  TimerWheel wheel(now);
+  std::vector<TimerNode> nodes(500);
+  std::set<TimerNode*> armed;
+  for (uint32_t round = 0; round < context.Count(100'000); round++) {
+    TimerNode& node = nodes[random.Below(500)];
+    if (node.armed()) {
+      if (random.OneIn(3)) {
+        wheel.Drop(node);
+        armed.erase(&node);
+      }
+    } else {
+      const uint32_t span = random.OneIn(10) ? random.Below(1u << 30) : random.Below(5000);
+      wheel.Arm(node, now + span);
+      armed.insert(&node);
+    }
+    if (!random.OneIn(4)) continue;
+    now += random.OneIn(50) ? random.Below(1u << 28) : random.Below(300);
+    wheel.Advance(now, [&](TimerNode& fired) {
+      CHECK(fired.deadline <= now);
+      CHECK_EQ(armed.erase(&fired), size_t{1});
+    });
+    uint64_t next = TimerWheel::kNever;
+    for (const TimerNode* each : armed) {
+      CHECK(each->deadline > now);
+      next = std::min(next, each->deadline);
+    }
+    CHECK(wheel.NextExpiration() <= next);
+    CHECK_EQ(wheel.empty(), armed.empty());
+  }
+});
+
+static Register queue("packets/fifo", "a million packets leave in the order of entry, reserved room included", [](const Context& context) {
+  PacketQueue packets;
+  const uint32_t count = context.Count(1'000'000);
+  uint32_t in = 0, out = 0;
+  Random random(context.seed);
+  while (out < count) {
+    for (uint32_t burst = random.Below(5000); burst > 0 && in < count; burst--) {
+      CompletionEntry entry{};
+      entry.slot = in++;
+      if (random.OneIn(2)) {
+        CHECK(packets.Reserve());
+        packets.Append(entry);
+      } else {
+        CHECK(packets.TryAppend(entry));
+      }
+    }
+    for (uint32_t burst = random.Below(6000); burst > 0 && !packets.empty(); burst--) {
+      CHECK_EQ(packets.front().slot, out);
+      out++;
+      packets.Pop();
+    }
+  }
+});
+
+static Register handles("handles/generations", "a stale or foreign name finds nothing, over wrapped generations", [](const Context& context) {
+  HandleTable& table = HandleTable::Process();
+  for (uint32_t round = 0; round < context.Count(1000); round++) {
+    Handle* handle = table.Create(77, HandleKind::kFile, 0);
+    CHECK(handle != nullptr);
+    const uint32_t index = handle->index, generation = handle->last_generation;
+    CHECK(generation >= 1 && generation <= kHandleGenerationMax);
+    CHECK(table.Find(index, generation, 77) == handle);
+    CHECK(table.Find(index, generation, 78) == nullptr);
+    table.Retire(*handle);
+    CHECK(table.Find(index, generation, 77) == nullptr);
+    table.Free(*handle);
+    Handle* again = table.Create(77, HandleKind::kFile, 0);
+    CHECK_EQ(again->index, index);
+    CHECK(again->last_generation != generation);
+    table.Retire(*again);
+    table.Free(*again);
+  }
+  CHECK(table.Find(kHandlesMax, 1, 77) == nullptr);
+});
+
+static Register handle_threads("handles/threads", "threads create, find and free at once", [](const Context& context) {
+  std::vector<std::thread> threads;
+  const uint32_t rounds = context.Count(20'000);
+  std::atomic<uint32_t> wrong{0};
+  for (uint64_t owner = 100; owner < 104; owner++) {
+    threads.emplace_back([owner, rounds, &wrong] {
+      HandleTable& table = HandleTable::Process();
+      for (uint32_t i = 0; i < rounds; i++) {
+        Handle* handle = table.Create(owner, HandleKind::kFile, 0);
+        if (handle == nullptr || table.Find(handle->index, handle->last_generation, owner) != handle) wrong++;
+        if (table.Find(i % 16, 1, owner) != nullptr && table.Find(i % 16, 1, owner)->owner.load() != owner) wrong++;
+        table.Retire(*handle);
+        table.Free(*handle);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(wrong.load(), 0u);
+});
+
+}  // namespace cp::test

@@ -1,0 +1,138 @@
+// A test of the native side without Node: named cases in one registry, checks that count and say where, and a port in memory that is
+// fenced by guard pages, so that a byte written outside the arena ends the program.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#include "core/port.h"
+#include "linux/uring_port.h"
+
+namespace cp::test {
+
+// xorshift64*: small, seeded, the same everywhere.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 1) {}
+  uint64_t Next() {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return state_ * 0x2545f4914f6cdd1du;
+  }
+  uint32_t Below(uint32_t limit) { return static_cast<uint32_t>((Next() >> 32) % limit); }
+  bool OneIn(uint32_t n) { return Below(n) == 0; }
+
+ private:
+  uint64_t state_;
+};
+
+struct Context {
+  uint64_t seed = 1;
+  double scale = 1;
+  uint32_t Count(uint32_t n) const {
+    const double scaled = n * scale;
+    return scaled < 1 ? 1 : static_cast<uint32_t>(scaled);
+  }
+};
+
+struct Case {
+  const char* id;
+  const char* rule;
+  void (*run)(const Context&);
+};
+std::vector<Case>& Cases();
+struct Register {
+  Register(const char* id, const char* rule, void (*run)(const Context&)) { Cases().push_back({id, rule, run}); }
+};
+
+// A failed check ends its case; the program has no exceptions, so it leaves by longjmp out of the case's function.
+[[noreturn]] void Fail(const char* file, int line, const std::string& what);
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) ::cp::test::Fail(__FILE__, __LINE__, #condition);         \
+  } while (0)
+#define CHECK_EQ(a, b)                                                                                                             \
+  do {                                                                                                                             \
+    const auto left_ = (a);                                                                                                        \
+    const auto right_ = (b);                                                                                                       \
+    if (!(left_ == right_))                                                                                                        \
+      ::cp::test::Fail(__FILE__, __LINE__,                                                                                         \
+                       std::string(#a " == " #b ": ") + std::to_string(left_) + " is not " + std::to_string(right_));              \
+  } while (0)
+
+// Memory between two pages that nobody may touch.
+class Fenced {
+ public:
+  explicit Fenced(size_t bytes);
+  ~Fenced();
+  Fenced(const Fenced&) = delete;
+  Fenced& operator=(const Fenced&) = delete;
+  std::span<std::byte> span() const { return {data_, bytes_}; }
+
+ private:
+  std::byte* base_;
+  std::byte* data_;
+  size_t bytes_;
+  size_t mapped_;
+};
+
+struct TestPortOptions {
+  uint32_t max_operations = 4096;
+  uint32_t ring_entries = 0;
+  size_t arena_bytes = 1 << 20;
+  std::string disable;
+  uint64_t owner = 1;
+};
+
+// A port and the JavaScript half that is missing here: slots and generations.
+class TestPort {
+ public:
+  explicit TestPort(const TestPortOptions& options = {});
+  ~TestPort();
+
+  UringPort& port() { return *port_; }
+  std::byte* arena() { return arena_.span().data(); }
+  size_t arena_bytes() { return arena_.span().size(); }
+  Control& control() { return port_->control(); }
+
+  // A slot that is free; each is named with its generation in SubmissionEntry.
+  uint32_t TakeSlot();
+  uint32_t generation(uint32_t slot) const { return generations_[slot]; }
+  void Stage(const SubmissionEntry& entry);
+  // Stages an operation on arena memory; returns its slot.
+  uint32_t Start(Opcode opcode, const Handle& handle, uint64_t offset, uint64_t length, double position = 0, double timeout_ms = -1);
+  // Up to `max` packets; waits for the first up to timeout_ms.
+  std::vector<CompletionEntry> Get(uint32_t max, double timeout_ms);
+  // Exactly `count` packets within 10 s, or the case fails.
+  std::vector<CompletionEntry> GetExactly(uint32_t count);
+  void Submit();
+  bool Cancel(uint32_t slot) { return port_->Cancel(slot, generations_[slot], EndedBy::kCancel); }
+  Handle& Adopt(HandleKind kind, int fd, double key);
+  // Two connected TCP sockets on loopback: .first is a handle of this port, .second a plain descriptor of the test.
+  std::pair<Handle*, int> Pair(double key);
+  // Returns the slot for reuse, as JavaScript does on delivery.
+  void Delivered(const CompletionEntry& entry);
+
+ private:
+  uint64_t owner_;
+  Fenced block_;
+  Fenced arena_;
+  std::unique_ptr<UringPort> port_;
+  std::vector<uint32_t> free_;
+  std::vector<uint32_t> generations_;
+};
+
+void TcpPair(int out[2]);
+int OpenDescriptors();
+
+}  // namespace cp::test

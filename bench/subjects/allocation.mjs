@@ -21,22 +21,24 @@ const port = CompletionPort.create();
 const listener = TcpListener.listenSync({ port: 0 });
 port.associate(listener, 0);
 
+const sockets = [];
 for (let pair = 0; pair < PAIRS; pair++) {
   const client = TcpSocket.openSync();
   port.associate(client, 1);
+  sockets.push(client);
   listener.accept();
   client.connect({ host: '127.0.0.1', port: listener.address.port });
-  let server;
   for (const packet of [port.getSync(), port.getSync()]) {
     if (packet.error !== null) throw packet.error;
-    if (packet.kind === 'accept') server = packet.result;
+    if (packet.kind !== 'accept') continue;
+    port.associate(packet.result, 2);
+    sockets.push(packet.result);
   }
-  port.associate(server, 2);
-  for (const socket of [client, server]) {
-    const operation = new Operation({ socket, buffer: port.allocate(BYTES) });
-    if (socket === client) socket.send(operation.context.buffer, operation);
-    else socket.recv(operation.context.buffer, operation);
-  }
+}
+for (const socket of sockets) {
+  const operation = new Operation({ socket, buffer: port.allocate(BYTES) });
+  if (socket.key === 1) socket.send(operation.context.buffer, operation);
+  else socket.recv(operation.context.buffer, operation);
 }
 
 // Milestones by count; the connections never rest, so nothing but operations lies between two of them.

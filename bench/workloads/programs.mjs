@@ -20,7 +20,7 @@ const program = (file, modes) => async (name, context) => {
 export const workloads = [
   {
     name: 'file-read',
-    title: 'reads of 4 KiB at random places of a cached file, 64 in flight',
+    title: 'reads of 4 KiB at random places of a cached file of 1 MiB, 64 in flight',
     unit: 'read',
     figures: [
       { subject: 'dispatch', against: 'fs.read', bar: 1 / 6 },

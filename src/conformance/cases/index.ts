@@ -4,11 +4,13 @@ import type { ConformanceCase } from '../types.js';
 import { cases as association } from './association.js';
 import { cases as batches } from './batches.js';
 import { cases as cancel } from './cancel.js';
+import { cases as cancelLeaks } from './cancel-leaks.js';
 import { cases as cancelRaces } from './cancel-races.js';
 import { cases as cancelSignals } from './cancel-signals.js';
 import { cases as close } from './close.js';
 import { cases as closeHandles } from './close-handles.js';
 import { cases as closeReuse } from './close-reuse.js';
+import { cases as closeWaits } from './close-waits.js';
 import { cases as dispatch } from './dispatch.js';
 import { cases as files } from './files.js';
 import { cases as filesDisk } from './files-disk.js';
@@ -45,12 +47,14 @@ export const cases: readonly ConformanceCase[] = [
   ...wake,
   ...post,
   ...order,
+  ...closeWaits,
   ...close,
   ...closeHandles,
   ...closeReuse,
   ...cancel,
   ...cancelSignals,
   ...cancelRaces,
+  ...cancelLeaks,
   ...life,
   ...files,
   ...filesEnds,

@@ -119,7 +119,7 @@ const syncs: ConformanceCase[] = [
       }
       t.equal(started.size, 0, 'operations without a packet');
       const packet = packetOf(t, port, file.size(), 'size');
-      t.equal(packet.result, 40_000, 'size');
+      t.equal(packet.result, 39_000, 'size: the last block written ends there');
     },
   },
 ];
@@ -198,7 +198,7 @@ const fullDisk: ConformanceCase[] = variants<{ kind: string; flags: string; star
     const { first, size, intact, next, freed, post } = await fillDisk(t, start, flags);
     t.equal(first.kind, kind, 'kind');
     t.equal(first.code, 'ENOSPC', 'the error of the write that didn’t fit');
-    t.ok(/full/.test(first.message), `its message says that the disk is full: ${first.message}`);
+    t.ok(/ENOSPC.*(full|space)/.test(first.message), `its message says what is wrong: ${first.message}`);
     t.equal(size, 65_536, 'size of the file: all that the disk holds');
     t.equal(first.bytes, 55_536, 'the bytes that fit');
     t.ok(intact, 'the file holds exactly the bytes that were reported');

@@ -40,8 +40,7 @@ export function accepted(t: Context, packet: Packet): TcpSocket {
 }
 
 /** A socket on `port` and its peer, which lives on a port of its own so that its packets are out of the way. */
-export function apart(t: Context, port: Port): { socket: TcpSocket; far: Port; peer: TcpSocket } {
-  const far = t.createPort();
+export function apart(t: Context, port: Port, far = t.createPort()): { socket: TcpSocket; far: Port; peer: TcpSocket } {
   const listener = t.listener(far, 0);
   const socket = connected(t, port, listener, 1);
   const peer = accepted(t, packetOf(t, far, listener.accept(), 'accept'));

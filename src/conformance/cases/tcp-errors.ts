@@ -115,9 +115,10 @@ export const cases: readonly ConformanceCase[] = [
     title: 'bytes before a reset may be lost, but what comes is a prefix of them, and it never ends cleanly',
     reference: resetting,
     run(t) {
+      const port = t.createPort();
+      const far = t.createPort();
       for (let round = 0; round < t.count(60, 5); round++) {
-        const port = t.createPort();
-        const { socket, far, peer } = apart(t, port);
+        const { socket, peer } = apart(t, port, far);
         const length = t.random.int(3) === 0 ? 0 : t.random.between(1, 20_000);
         const content = t.pattern(0, length, round);
         const view = makeBuffer(port, 'shared', t.random.between(1, 3000));
@@ -151,9 +152,10 @@ export const cases: readonly ConformanceCase[] = [
     },
     { 'after-send': 'send', 'after-sendv': 'sendv' },
     (t, form) => {
+      const port = t.createPort();
+      const far = t.createPort();
       for (let round = 0; round < 10; round++) {
-        const port = t.createPort();
-        const { socket, peer } = apart(t, port);
+        const { socket, peer } = apart(t, port, far);
         peer.close({ reset: true });
         const view = bufferOf(port, 'heap', t.pattern(0, 9));
         // Loopback has delivered the reset; the kernel tells it to whoever asks first, and to nobody else.

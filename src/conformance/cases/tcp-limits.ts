@@ -223,12 +223,11 @@ function openAll(t: Context): { port: Port } {
 
 /** The descriptors above the standard ones that a child of this process has: number and what it is. */
 function inherited(t: Context, extra: number[] = []): string[] {
-  // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's
-  const script = 'for f in /proc/$$/fd/*; do echo "${f##*/} $(readlink "$f")"; done';
-  const result = spawnSync('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'inherit', ...extra], encoding: 'utf8' });
-  if (result.status !== 0) t.unable(`sh can’t list its descriptors: ${result.error?.message ?? String(result.status)}`);
-  // What the shell had open for looking itself has gone, and has no link.
-  return result.stdout.split('\n').filter((line) => /^([3-9]|\d\d+) ./.test(line));
+  const result = spawnSync('ls', ['-l', '/proc/self/fd'], { stdio: ['ignore', 'pipe', 'inherit', ...extra], encoding: 'utf8' });
+  if (result.status !== 0) t.unable(`ls can’t list its descriptors: ${result.error?.message ?? String(result.status)}`);
+  const entries = result.stdout.split('\n').flatMap((line) => / (\d+ -> .*)$/.exec(line)?.[1] ?? []);
+  // The standard ones are the child's own, and so is the folder that it reads.
+  return entries.filter((entry) => !/^[012] /.test(entry) && !/^\d+ -> \/proc\/\d+\/fd$/.test(entry));
 }
 
 const children: ConformanceCase[] = [

@@ -2,7 +2,7 @@
 
 import type { ConformanceCase, Context, Operation, Packet, Port, TcpSocket, Way } from '../types.js';
 import { variants } from '../variants.js';
-import { type BufferKind, bufferKindList, childAnswer, drive, makeBuffer, moved, packetOf, untouched } from './buffers.js';
+import { bufferKindList, childAnswer, drive, makeBuffer, moved, packetOf, untouched } from './buffers.js';
 import { apart, narrow, receive } from './tcp-common.js';
 
 const gone = 'WSASend to a peer that is gone: WSAECONNRESET or WSAECONNABORTED; there are no signals';
@@ -223,9 +223,10 @@ const shutdowns: ConformanceCase[] = [
     title: 'what was sent before a shutdown and a close arrives, all of it, and then the end',
     reference: shutting,
     run(t) {
+      const port = t.createPort();
+      const far = t.createPort();
       for (let round = 0; round < 10; round++) {
-        const port = t.createPort();
-        const { socket, far, peer } = apart(t, port);
+        const { socket, peer } = apart(t, port, far);
         const length = t.random.between(1, 60_000);
         const content = t.pattern(0, length, round);
         const send = socket.send(content);
@@ -249,9 +250,10 @@ const shutdowns: ConformanceCase[] = [
     },
     { read: 'read', both: 'both' },
     (t, how) => {
-      for (const kind of bufferKindList satisfies readonly BufferKind[]) {
-        const port = t.createPort();
-        const { socket, far, peer } = apart(t, port);
+      const port = t.createPort();
+      const far = t.createPort();
+      for (const kind of bufferKindList) {
+        const { socket, peer } = apart(t, port, far);
         const started = [1, 2, 3].map(() => socket.recv(makeBuffer(port, kind, 20)));
         t.nothing(port, 2);
         started.push(socket.shutdown({ how }));

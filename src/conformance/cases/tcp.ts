@@ -3,7 +3,7 @@
 import type { ConformanceCase, Context, Packet, Port, TcpSocket } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
 import { type BufferKind, bufferKindList, bufferKinds, drive, makeBuffer, moved, packetOf, untouched } from './buffers.js';
-import { accepted, connect, connected, type Family, hosts, needIPv6, receive } from './tcp-common.js';
+import { accepted, apart, connect, connected, type Family, hosts, needIPv6, receive } from './tcp-common.js';
 
 const accepting =
   'AcceptEx completes with a connected socket; GetAcceptExSockaddrs and SO_UPDATE_ACCEPT_CONTEXT give both addresses';
@@ -239,17 +239,13 @@ const receives: ConformanceCase[] = [
       'end-shutdown-both': (socket) => void socket.shutdown({ how: 'both' }),
     },
     (t, end) => {
+      const port = t.createPort();
       for (const kind of bufferKindList) {
-        const port = t.createPort();
         // The peer lives on another port: its own packets don't matter here.
-        const peers = t.createPort();
-        const listener = t.listener(port, 0);
-        const a = connected(t, peers, listener, 1);
-        const b = accepted(t, packetOf(t, port, listener.accept(), 'accept'));
-        port.associate(b, 2);
-        moved(t, peers, a.send(t.pattern(0, 5000)), 5000, 'send');
-        end(a);
-        peers.flush();
+        const { socket: b, far, peer } = apart(t, port);
+        moved(t, far, peer.send(t.pattern(0, 5000)), 5000, 'send');
+        end(peer);
+        far.flush();
         const stream = receive(t, port, b, 1_000_000, { kind, chunk: 999 });
         t.sameBytes(stream.bytes, t.pattern(0, 5000), 'what was sent before the end');
         t.equal(stream.error, null, 'the error of the recv at the end');

@@ -355,7 +355,7 @@ export class Engine {
 
   /** An enter that may bring packets. The batch must be used up. */
   #reap(flags: number, maxPackets: number, minComplete: number, timeout: number): number {
-    if (this.memory.hasDeferred && !this.#fetched()) this.memory.releaseDeferred();
+    if (this.memory.hasDeferred && this.#heldCursor === this.#heldCount) this.memory.ageDeferred();
     const count = this.#enter(flags, maxPackets, minComplete, timeout);
     this.#cursor = 0;
     this.#count = count;
@@ -370,6 +370,13 @@ export class Engine {
   ingest(): void {
     if (this.#leftToWait) this.#takeBack();
     if (this.staged > 0 && !this.closed) this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
+  }
+
+  /** The same, and lets what has finished make way: the next send of a stream begins when the one before it is seen to be done. */
+  flush(): void {
+    if (this.inFlight === 0) return;
+    this.#enter(0, 0, 0, 0);
+    this.poke();
   }
 
   cancel(slot: Slot, by: number): boolean {
@@ -893,6 +900,8 @@ export class Engine {
         handler(packet);
       } catch (thrown) {
         native.fatalException(thrown);
+        // Node has left all async scopes; the next handler needs the dispatch's again.
+        break;
       }
     }
     return count;
@@ -969,18 +978,28 @@ export class Engine {
     this.#resolveClosed();
   }
 
-  /** Gives a block of the arena back; while a fetched, undelivered packet's operation worked in it, when that is delivered. */
-  release(view: unknown): void {
-    this.memory.release(view, (from, to) => {
-      for (let at = this.#heldCursor; at < this.#heldCount; at++) {
-        if (this.#worksIn(this.#held32 as Uint32Array, at * (abi.ENTRY_BYTES >> 2), from, to)) return true;
-      }
-      for (let at = this.#cursor; at < this.#count; at++) {
-        if (this.#worksIn(this.u32, (abi.COMPLETIONS_AT + at * abi.ENTRY_BYTES) >> 2, from, to)) return true;
-      }
-      return false;
+  allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
+    return this.memory.allocate(bytes, () => {
+      this.ingest();
+      this.memory.releaseDeferred(this.#inUse);
     });
   }
+
+  /** The native side knows which blocks its operations use; not of what is staged, or fetched and not delivered. */
+  release(view: unknown): void {
+    this.memory.release(view, this.staged > 0, this.#fetched());
+  }
+
+  /** Whether an operation whose packet is fetched and not delivered worked in that range of the arena. */
+  readonly #inUse = (from: number, to: number): boolean => {
+    for (let at = this.#heldCursor; at < this.#heldCount; at++) {
+      if (this.#worksIn(this.#held32 as Uint32Array, at * (abi.ENTRY_BYTES >> 2), from, to)) return true;
+    }
+    for (let at = this.#cursor; at < this.#count; at++) {
+      if (this.#worksIn(this.u32, (abi.COMPLETIONS_AT + at * abi.ENTRY_BYTES) >> 2, from, to)) return true;
+    }
+    return false;
+  };
 
   /** Whether a fetched entry is of an operation that worked in that range of the arena. */
   #worksIn(u32: Uint32Array, word: number, from: number, to: number): boolean {

@@ -144,8 +144,10 @@ export class Memory {
   readonly #native: NativePort;
   /** Blocks handed out by allocate(), by offset. */
   readonly #allocated = new Map<number, number>();
-  /** Offsets of released blocks that operations of fetched, undelivered packets worked in. */
-  readonly #deferred: number[] = [];
+  // Offset and size, in turns, of released blocks that operations may use without the native side knowing: those released while
+  // operations were staged, and those that only wait for fetched packets to be delivered.
+  #young: number[] = [];
+  #old: number[] = [];
   hasDeferred = false;
   readonly #free: (Block | null)[] = [];
   /** Bytes of the arena that blocks have, and of those the idle ones. */
@@ -169,9 +171,14 @@ export class Memory {
 
   // ---- the user's side of the arena
 
-  allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
+  /** `settle`: has released blocks that wait for their operations looked at again. */
+  allocate(bytes: number, settle: () => void): Uint8Array<SharedArrayBuffer> {
     const size = integer(bytes, 'bytes', 1, Number.MAX_SAFE_INTEGER);
     let offset = size <= this.arenaView.length ? this.#native.arenaAllocate(size) : -1;
+    if (offset < 0 && this.hasDeferred) {
+      settle();
+      offset = this.#native.arenaAllocate(size);
+    }
     if (offset < 0 && this.#arenaIdle > 0) {
       this.#trim();
       offset = this.#native.arenaAllocate(size);
@@ -187,8 +194,8 @@ export class Memory {
     return new NativeUint8Array(this.arena, offset, size);
   }
 
-  /** `inUse`: whether a packet that isn't delivered yet is of an operation that worked in that range. */
-  release(view: unknown, inUse: (from: number, to: number) => boolean): void {
+  /** `staged`, `fetched`: whether there are operations that are not handed over yet, or whose packets are not delivered yet. */
+  release(view: unknown, staged: boolean, fetched: boolean): void {
     locate(view, 'view');
     const offset = viewByteOffset;
     if (viewBuffer !== this.arena) throw wrongValue('view', "is not in this port's arena");
@@ -197,18 +204,48 @@ export class Memory {
       throw wrongValue('view', 'is not the beginning of a block that is allocated: released already?');
     }
     MapDelete(this.#allocated, offset);
-    if (inUse(offset, offset + size)) {
-      this.#deferred[this.#deferred.length] = offset;
-      this.hasDeferred = true;
-    } else this.#native.arenaRelease(offset);
+    if (!staged && !fetched) {
+      this.#native.arenaRelease(offset);
+      return;
+    }
+    const list = staged ? this.#young : this.#old;
+    list[list.length] = offset;
+    list[list.length] = size;
+    this.hasDeferred = true;
   }
 
-  /** Gives back what was released while a packet was still to be delivered. */
-  releaseDeferred(): void {
-    const offsets = this.#deferred;
-    for (let i = 0; i < offsets.length; i++) this.#native.arenaRelease(offsets[i] as number);
-    offsets.length = 0;
-    this.hasDeferred = false;
+  /**
+   * Called when all that was fetched is delivered and more is about to be: what was released before the last enter goes to the
+   * native side now, which knows all operations that are left; what was released since, the next time.
+   */
+  ageDeferred(): void {
+    const old = this.#old;
+    for (let i = 0; i < old.length; i += 2) this.#native.arenaRelease(old[i] as number);
+    old.length = 0;
+    this.#old = this.#young;
+    this.#young = old;
+    this.hasDeferred = this.#old.length > 0;
+  }
+
+  /** The same at once, for a full arena. `inUse`: whether a fetched packet's operation worked in that range. */
+  releaseDeferred(inUse: (from: number, to: number) => boolean): void {
+    this.#settle(this.#old, inUse);
+    this.#settle(this.#young, inUse);
+    this.hasDeferred = this.#old.length + this.#young.length > 0;
+  }
+
+  #settle(list: number[], inUse: (from: number, to: number) => boolean): void {
+    let kept = 0;
+    for (let i = 0; i < list.length; i += 2) {
+      const offset = list[i] as number;
+      const size = list[i + 1] as number;
+      if (inUse(offset, offset + size)) {
+        list[kept] = offset;
+        list[kept + 1] = size;
+        kept += 2;
+      } else this.#native.arenaRelease(offset);
+    }
+    list.length = kept;
   }
 
   // ---- placing an operation's memory

@@ -488,7 +488,7 @@ export class CompletionPort<C = unknown> {
    */
   allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
     this.#engine.checkOpen();
-    return this.#engine.memory.allocate(bytes);
+    return this.#engine.allocate(bytes);
   }
 
   /**
@@ -530,7 +530,7 @@ export class CompletionPort<C = unknown> {
   /** Has the kernel begin what was started. It would at the latest at the end of the current job, or with the next get. */
   flush(): void {
     this.#engine.checkOpen();
-    this.#engine.ingest();
+    this.#engine.flush();
   }
 
   /** Figures about the port. */

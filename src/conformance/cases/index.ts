@@ -2,6 +2,8 @@
 
 import type { ConformanceCase } from '../types.js';
 import { cases as association } from './association.js';
+import { cases as associationKeys } from './association-keys.js';
+import { cases as asyncContext } from './async-context.js';
 import { cases as batches } from './batches.js';
 import { cases as cancel } from './cancel.js';
 import { cases as cancelLeaks } from './cancel-leaks.js';
@@ -12,6 +14,7 @@ import { cases as closeHandles } from './close-handles.js';
 import { cases as closeReuse } from './close-reuse.js';
 import { cases as closeWaits } from './close-waits.js';
 import { cases as dispatch } from './dispatch.js';
+import { cases as dispatchTurns } from './dispatch-turns.js';
 import { cases as files } from './files.js';
 import { cases as filesDisk } from './files-disk.js';
 import { cases as filesEnds } from './files-ends.js';
@@ -19,12 +22,15 @@ import { cases as filesErrors } from './files-errors.js';
 import { cases as filesFlight } from './files-flight.js';
 import { cases as get } from './get.js';
 import { cases as getAlive } from './get-alive.js';
+import { cases as getLeft } from './get-left.js';
 import { cases as getMixed } from './get-mixed.js';
 import { cases as life } from './life.js';
 import { cases as order } from './order.js';
 import { cases as port } from './port.js';
 import { cases as portFaults } from './port-faults.js';
 import { cases as post } from './post.js';
+import { cases as postFinished } from './post-finished.js';
+import { cases as postPending } from './post-pending.js';
 import { cases as tcp } from './tcp.js';
 import { cases as tcpConnect } from './tcp-connect.js';
 import { cases as tcpErrors } from './tcp-errors.js';
@@ -38,14 +44,20 @@ import { cases as wake } from './wake.js';
 export const cases: readonly ConformanceCase[] = [
   ...port,
   ...portFaults,
+  ...associationKeys,
   ...association,
   ...get,
   ...getMixed,
+  ...getLeft,
   ...getAlive,
   ...batches,
   ...dispatch,
+  ...dispatchTurns,
+  ...asyncContext,
   ...wake,
   ...post,
+  ...postFinished,
+  ...postPending,
   ...order,
   ...closeWaits,
   ...close,

@@ -302,11 +302,11 @@ export const cases: ConformanceCase[] = [
       t.equal(t.fdCount(), before.fds, 'descriptors');
       // The runtime may start a pool thread or two of its own meanwhile; one thread a port would be a thousand.
       t.less(t.threadCount() - before.threads, 5, 'threads that came');
-      t.less(t.residentBytes() - before.resident, 24 * 2 ** 20, 'resident bytes that came');
+      t.less(t.residentBytes() - before.resident, 8 * 2 ** 20, 'resident bytes that came');
       const after = mappings();
       if (before.maps !== null && after !== null) {
-        t.less(after.count - before.maps.count, 250, 'memory mappings that came');
-        t.less(after.bytes - before.maps.bytes, 256 * 2 ** 20, 'bytes of address space that came');
+        t.less(after.count - before.maps.count, 100, 'memory mappings that came');
+        t.less(after.bytes - before.maps.bytes, 32 * 2 ** 20, 'bytes of address space that came');
       }
     },
   ),

@@ -1,7 +1,7 @@
 // What the cases of several families get with: one call of each way as a list of packets, one packet awaited by an asynchronous
 // way, and an account of packets that must come once each.
 
-import type { Context, Packet, Port, Way } from '../types.js';
+import type { Context, Operation, Packet, Port, Way } from '../types.js';
 
 /** One call of each way that gives packets by itself, as a list of packets. */
 export type Getter = (port: Port, timeout: number | undefined, max?: number) => Promise<Packet[]>;
@@ -80,4 +80,23 @@ export async function quietPeer(t: Context, delayMs: number): Promise<number> {
     delayMs,
   );
   return t.within(5000, new Promise<number>((resolve) => worker.once('message', resolve)), 'a server in a worker');
+}
+
+/** A posted packet is what the poster put in it, and nothing else. */
+export function checkPost(
+  t: Context,
+  packet: Packet,
+  key: number,
+  bytes: number,
+  operation: Operation | undefined,
+  id: number,
+): void {
+  t.equal(packet.kind, 'post', 'kind');
+  t.equal(packet.key, key, 'key');
+  t.equal(packet.bytesTransferred, bytes, 'bytesTransferred');
+  t.equal(packet.operation, operation, 'operation');
+  t.equal(packet.operationId, id, 'operationId');
+  t.equal(packet.handleId, 0, 'handleId');
+  t.equal(packet.result, undefined, 'result');
+  t.equal(packet.error, null, 'error');
 }

@@ -366,7 +366,11 @@ export class Transport implements BlockHolder {
       }
       const rest = chunk.length - this.#chunkOffset;
       if (rest <= room) {
-        chunk.copy(block, used, this.#chunkOffset);
+        if (this.#chunkOffset === 0) {
+          block.set(chunk, used);
+        } else {
+          chunk.copy(block, used, this.#chunkOffset);
+        }
         used += rest;
         this.#nextPiece();
       } else {

@@ -25,6 +25,8 @@ import { cases as getAlive } from './get-alive.js';
 import { cases as getLeft } from './get-left.js';
 import { cases as getMixed } from './get-mixed.js';
 import { cases as life } from './life.js';
+import { cases as operations } from './operations.js';
+import { cases as operationsLimits } from './operations-limits.js';
 import { cases as order } from './order.js';
 import { cases as port } from './port.js';
 import { cases as portFaults } from './port-faults.js';
@@ -67,6 +69,8 @@ export const cases: readonly ConformanceCase[] = [
   ...cancelSignals,
   ...cancelRaces,
   ...cancelLeaks,
+  ...operations,
+  ...operationsLimits,
   ...life,
   ...files,
   ...filesEnds,

@@ -124,11 +124,20 @@ bool Arena::Release(uint64_t offset) {
   Block* block = BlockAt(offset, &start, &end);
   if (block == nullptr || start != offset || block->released) return false;
   block->released = true;
-  if (spanning_ > 0)
+  if (block->pins > 0) return true;  // freed by the last Unpin
+  if (Obstructed(start, end))
     quarantine_.push_back(offset);
-  else if (block->pins == 0)
+  else
     FreeBlock(offset);
   return true;
+}
+
+// Whether an operation's range that is not inside one block touches a page of [start, end).
+bool Arena::Obstructed(uint64_t start, uint64_t end) const {
+  if (spanning_ == 0) return false;
+  for (uint64_t page = start / kPage; page * kPage < end; page++)
+    if (page_pins_[page] > 0) return true;
+  return false;
 }
 
 void Arena::FreeBlock(uint64_t offset) {
@@ -168,33 +177,43 @@ void Arena::FreeRun(uint32_t first, uint32_t count) {
 bool Arena::Pin(uint64_t offset, uint64_t length) {
   uint64_t start, end;
   Block* block = BlockAt(offset, &start, &end);
-  // A range that meets no live block now may meet one that is allocated later, so it counts as spanning too.
-  const bool spans = block == nullptr || offset + length > end;
-  if (spans)
-    spanning_++;
-  else
+  if (block != nullptr && offset + length <= end) {
     block->pins++;
-  return spans;
+    return false;
+  }
+  // Several blocks, or none: what is free now may be handed out and released while the operation lasts, so its pages are pinned.
+  if (page_pins_.empty()) page_pins_.resize(pages_ + 1);
+  spanning_++;
+  for (uint64_t page = offset / kPage; page * kPage < offset + length; page++) page_pins_[page]++;
+  return true;
 }
 
-void Arena::Unpin(uint64_t offset, bool spans) {
+void Arena::Unpin(uint64_t offset, uint64_t length, bool spans) {
   uint64_t start, end;
   if (!spans) {
     // A pinned block stays live, so this is the very block of Pin.
     Block* block = BlockAt(offset, &start, &end);
     CP_ASSERT(block != nullptr && block->pins > 0);
-    if (--block->pins == 0 && block->released && spanning_ == 0) FreeBlock(start);
+    if (--block->pins > 0 || !block->released) return;
+    if (Obstructed(start, end))
+      quarantine_.push_back(start);
+    else
+      FreeBlock(start);
     return;
   }
   CP_ASSERT(spanning_ > 0);
-  if (--spanning_ > 0) return;
-  std::vector<uint64_t> released;
-  released.swap(quarantine_);
-  for (const uint64_t at : released) {
-    Block* block = BlockAt(at, &start, &end);
-    // One that is still pinned is freed by its last Unpin.
-    if (block != nullptr && block->pins == 0) FreeBlock(at);
+  spanning_--;
+  for (uint64_t page = offset / kPage; page * kPage < offset + length; page++) {
+    CP_ASSERT(page_pins_[page] > 0);
+    page_pins_[page]--;
   }
+  // A quarantined block is released and unpinned; whoever isn't obstructed any more is free.
+  std::erase_if(quarantine_, [&](uint64_t at) {
+    BlockAt(at, &start, &end);
+    if (Obstructed(start, end)) return false;
+    FreeBlock(at);
+    return true;
+  });
 }
 
 }  // namespace cp

@@ -26,7 +26,7 @@ class Arena {
 
   // An operation uses [offset, offset + length) until Unpin, which takes Pin's answer: whether the range is not inside one block.
   bool Pin(uint64_t offset, uint64_t length);
-  void Unpin(uint64_t offset, bool spans);
+  void Unpin(uint64_t offset, uint64_t length, bool spans);
 
  private:
   // A page is free, the first of a run that is one large block, a later one of such a run, or divided into equal small blocks.
@@ -55,6 +55,7 @@ class Arena {
   void FreeBlock(uint64_t offset);
   void FreeRun(uint32_t page, uint32_t count);
   Block* BlockAt(uint64_t offset, uint64_t* start, uint64_t* end);
+  bool Obstructed(uint64_t start, uint64_t end) const;
 
   uint64_t bytes_;
   uint64_t used_ = 0;
@@ -63,9 +64,10 @@ class Arena {
   std::vector<Page> page_;
   std::vector<std::vector<Block>> blocks_;   // of each page, made when it is divided or starts a run
   std::vector<std::vector<uint32_t>> room_;  // per size class: pages with a free block
-  // While an operation uses a range that is not inside one block, nothing that is released is given out again: such ranges (a view over
-  // the whole arena) are rare, and this keeps them safe without pinning every block in them.
+  // A range that is not inside one block (a view over the whole arena, or over memory that nobody allocated) pins the pages that it
+  // touches: blocks there that are released meanwhile wait in quarantine. Such ranges are rare.
   uint32_t spanning_ = 0;
+  std::vector<uint32_t> page_pins_;  // empty until the first such range
   std::vector<uint64_t> quarantine_;
 };
 

@@ -317,7 +317,7 @@ void Port::UnpinMemory(Operation& op) {
     if (id != kMemoryArena)
       DropUse(id);
     else if (length > 0)
-      arena_.Unpin(offset, spans);
+      arena_.Unpin(offset, length, spans);
   };
   if (op.memory_id != kMemoryNone) unpin(op.memory_id, op.offset, op.length, op.spans);
   if (op.extra)
@@ -818,6 +818,8 @@ void Port::WriteStats() {
   stats[kStatWakeups] = static_cast<double>(wakeups_);
   stats[kStatArenaBytes] = static_cast<double>(arena_.bytes());
   stats[kStatArenaUsed] = static_cast<double>(arena_.used());
+  control_->queued = queue_.size();
+  control_->queued_internal = internal_queue_.size();
   BackendStats(*control_);
 }
 

@@ -49,13 +49,13 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
     } else {
       const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
       if (block->second.pins == 0) continue;
-      arena.Unpin(block->first + block->second.bytes / 2, false);
+      arena.Unpin(block->first + block->second.bytes / 2, 1, false);
       if (--block->second.pins == 0 && block->second.released) live.erase(block);
     }
   }
   for (auto& [offset, block] : live) {
     if (!block.released) CHECK(arena.Release(offset));
-    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, false);
+    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, 1, false);
   }
   CHECK_EQ(arena.used(), uint64_t{0});
   CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);  // at most one page a size class is kept
@@ -68,11 +68,18 @@ static Register arena_span("arena/span", "nothing released comes back while a ra
   CHECK(arena.Release(a));
   CHECK(!arena.Release(a));
   for (int i = 0; i < 100; i++) CHECK(arena.Allocate(64) != a);
-  arena.Unpin(0, true);
+  arena.Unpin(0, 1 << 20, true);
   bool again = false;
   for (int i = 0; i < 2000 && !again; i++) again = arena.Allocate(64) == a;
   CHECK(again);
   CHECK(arena.Release(b));
+  // A range that nobody allocated holds back its own pages only.
+  const uint64_t far = (1 << 20) - 64;
+  CHECK(arena.Pin(far, 64));
+  const uint64_t c = arena.Allocate(64);
+  CHECK(arena.Release(c));
+  CHECK_EQ(arena.Allocate(64), c);
+  arena.Unpin(far, 64, true);
 });
 
 static Register timers("timers/model", "each timer fires once, never early, in the first advance that is due", [](const Context& context) {

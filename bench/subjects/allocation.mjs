@@ -1,16 +1,18 @@
-// What the heap grows by an operation in steady state. Sixteen connections within the process, echoing 64 bytes each way
-// with one Operation each, over and over; run with --expose-gc and a young generation too large to fill, so that the
-// heap's growth is what was allocated. Prints one line of JSON.
+// What the heap grows by an operation in steady state. Connections within the process echo 64 bytes each way with one
+// Operation each, over and over; run with --expose-gc and a young generation too large to fill, so that the heap's growth is
+// what was allocated. Prints one line of JSON.
+//
+// node --expose-gc --min-semi-space-size=512 --max-semi-space-size=512 bench/subjects/allocation.mjs CONNECTIONS
 
 import { PerformanceObserver, performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CompletionPort, Operation, TcpListener, TcpSocket } from 'completion-port';
 
-const PAIRS = 16;
+const PAIRS = Number(process.argv[2]);
 const BYTES = 64;
 const WARM_UP = 400_000;
 const COUNTED = 1_000_000;
-const KEPT = 20_000;
+const KEPT = 200_000;
 
 const collections = [];
 new PerformanceObserver((list) => {
@@ -48,7 +50,11 @@ let next = WARM_UP;
 const kept = new Array(KEPT).fill(null);
 let keeping = KEPT;
 
-const measure = () => ({ heap: process.memoryUsage().heapUsed, at: performance.now() });
+const measure = () => ({
+  heap: process.memoryUsage().heapUsed,
+  turns: performance.nodeTiming.uvMetricsInfo.loopCount,
+  at: performance.now(),
+});
 
 function milestone() {
   phases.push(measure());
@@ -87,8 +93,9 @@ async function report() {
     bytesPerOperation: (end.heap - start.heap) / COUNTED,
     // The packet's own size: packets that are kept alive over a collection, with all that only they refer to.
     packetBytes: (keepingEnd.heap - keepingStart.heap) / KEPT,
-    operations: COUNTED,
+    turnsPerOperation: (end.turns - start.turns) / COUNTED,
   };
   console.log(JSON.stringify(result));
+  listener.close();
   process.exit(0);
 }

@@ -25,6 +25,9 @@ import { cases as getAlive } from './get-alive.js';
 import { cases as getLeft } from './get-left.js';
 import { cases as getMixed } from './get-mixed.js';
 import { cases as life } from './life.js';
+import { cases as memory } from './memory.js';
+import { cases as memoryArena } from './memory-arena.js';
+import { cases as memoryBytes } from './memory-bytes.js';
 import { cases as operations } from './operations.js';
 import { cases as operationsLimits } from './operations-limits.js';
 import { cases as order } from './order.js';
@@ -71,6 +74,9 @@ export const cases: readonly ConformanceCase[] = [
   ...cancelLeaks,
   ...operations,
   ...operationsLimits,
+  ...memory,
+  ...memoryBytes,
+  ...memoryArena,
   ...life,
   ...files,
   ...filesEnds,

@@ -30,8 +30,8 @@ export interface BlockHolder {
 
 export class Blocks {
   readonly port: CompletionPort;
-  /** Target of a receive that only waits for readability: no byte long. */
-  readonly nothing: Uint8Array<SharedArrayBuffer>;
+  /** Target of a receive that only waits for readability: no byte long, and not in the arena, where it would pin what lies there. */
+  readonly nothing = new Uint8Array(0);
   readonly #small: Buffer[] = [];
   readonly #large: Buffer[] = [];
   readonly #holders = new Set<BlockHolder>();
@@ -44,7 +44,6 @@ export class Blocks {
 
   constructor(port: CompletionPort) {
     this.port = port;
-    this.nothing = new Uint8Array(port.arena, 0, 0);
     this.#heldMax = port.arena.byteLength / 2;
     this.#sendingMax = port.arena.byteLength / 4;
   }

@@ -187,7 +187,7 @@ export class Transport implements BlockHolder {
     if (block === null) {
       block = this.#blocks.take(this.#large);
       this.#receiveBlockIsOwn = block === null;
-      block ??= Buffer.allocUnsafeSlow(LARGE_BYTES);
+      block ??= Buffer.allocUnsafeSlow(this.#wantedBytes);
       this.#receiveBlock = block;
     }
     this.#startReceive(FILLING, block);

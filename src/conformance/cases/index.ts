@@ -28,6 +28,7 @@ import { cases as life } from './life.js';
 import { cases as memory } from './memory.js';
 import { cases as memoryArena } from './memory-arena.js';
 import { cases as memoryBytes } from './memory-bytes.js';
+import { cases as memoryLife } from './memory-life.js';
 import { cases as operations } from './operations.js';
 import { cases as operationsLimits } from './operations-limits.js';
 import { cases as order } from './order.js';
@@ -77,6 +78,7 @@ export const cases: readonly ConformanceCase[] = [
   ...memory,
   ...memoryBytes,
   ...memoryArena,
+  ...memoryLife,
   ...life,
   ...files,
   ...filesEnds,

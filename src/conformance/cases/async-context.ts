@@ -1,6 +1,7 @@
 // DISP-04: whose async context (AsyncLocalStorage) a packet is handled in.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Port, Way } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
 
@@ -27,7 +28,7 @@ const receivers: Record<string, (port: Port, onPacket: () => void) => Promise<vo
   },
 };
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   {
     id: 'DISP-04/dispatch',
     clause: 'DISP-04',
@@ -124,4 +125,4 @@ export const cases: ConformanceCase[] = [
     },
     waysAsync,
   ).map((entry) => ({ ...entry, id: entry.id.replace('/', '/two ') })),
-];
+]);

@@ -2,6 +2,7 @@
 
 import * as fs from 'node:fs';
 import * as net from 'node:net';
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Port } from '../types.js';
 import { variants } from '../variants.js';
 
@@ -34,7 +35,7 @@ const floods: Record<'dispatch' | 'get' | 'getMany' | 'iterator', (port: Port, o
   },
 };
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   {
     id: 'DISP-03/microtasks',
     clause: 'DISP-03',
@@ -151,4 +152,4 @@ export const cases: ConformanceCase[] = [
       await t.eventually(() => port.inFlight === 0, 'the last read');
     },
   },
-];
+]);

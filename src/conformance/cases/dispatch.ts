@@ -1,5 +1,6 @@
 // DISP-01 and DISP-02: packets handed to a function from the event loop. What a handler may do, and what it can't break.
 
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 
 const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i);
@@ -10,7 +11,7 @@ function startReads(t: Context, port: Port, count: number): Operation[] {
   return range(count).map((key) => t.openFile(port, 100 + key, path, 'r').read(new Uint8Array(1), { position: 0 }));
 }
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   {
     id: 'DISP-01',
     clause: 'DISP-01',
@@ -261,4 +262,4 @@ export const cases: ConformanceCase[] = [
       }
     },
   },
-];
+]);

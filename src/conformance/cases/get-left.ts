@@ -1,6 +1,7 @@
 // GET-08 and GET-11: gets that are given up, and gets on several ports. Neither loses a packet, or keeps another from its own.
 
 import { Ledger } from '../support/getting.js';
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Packet, Port, Way } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
 
@@ -71,7 +72,7 @@ function consume(
   return { stop, ended };
 }
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   ...variants(
     {
       clause: 'GET-08',
@@ -219,4 +220,4 @@ export const cases: ConformanceCase[] = [
       }
     },
   },
-];
+]);

@@ -3,10 +3,11 @@
 
 import { getEventListeners } from 'node:events';
 import { asyncGetters, Ledger, waitFor } from '../support/getting.js';
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Packet, Port } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   ...forEachWay(
     {
       clause: 'GET-05',
@@ -19,10 +20,10 @@ export const cases: ConformanceCase[] = [
       const ran: string[] = [];
       setTimeout(() => ran.push('timer'), 10);
       setImmediate(() => ran.push('immediate'));
-      // The loop's longest standstill within a window. A get that waits in the kernel stops it for the length of its wait; what the
-      // machine itself does to us is shorter in at least one of the windows.
+      // The loop's longest standstill within a window. A get that waits in the kernel stops it for the length of its wait, at least
+      // for a slice of some 20 ms; what a busy machine does to us is shorter in at least one of the windows.
       let best = Number.POSITIVE_INFINITY;
-      for (let window = 0; window < 10 && best > 8; window++) {
+      for (let window = 0; window < 30 && best > 8; window++) {
         let longest = 0;
         let last = t.now();
         const end = last + 40;
@@ -35,7 +36,7 @@ export const cases: ConformanceCase[] = [
         best = Math.min(best, longest);
       }
       t.deepEqual(ran.sort(), ['immediate', 'timer'], 'what ran before any packet came');
-      t.less(best, 10, 'milliseconds of the longest standstill of the event loop, in the best of 10 windows');
+      t.less(best, 16, 'milliseconds of the longest standstill of the event loop, in the best of 30 windows');
       port.post(1);
       t.equal((await t.within(2000, packet, 'the packet')).key, 1, 'key');
     },
@@ -268,4 +269,4 @@ export const cases: ConformanceCase[] = [
       }
     },
   },
-];
+]);

@@ -1,5 +1,6 @@
 // The family ORDER: one queue for operations and posts, first in, first out, as one consumer sees it.
 
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
 
@@ -39,179 +40,182 @@ function fillInOrder(t: Context, port: Port, count: number): (Operation | number
 
 const entryOf = (packet: Packet): Operation | number | undefined => (packet.kind === 'post' ? packet.key : packet.operation);
 
-export const cases: ConformanceCase[] = [
-  ...forEachWay(
-    {
-      clause: 'ORDER-01',
-      title: 'packets leave in the order of entry, posts and I/O in one queue',
-      reference: 'the queue of a completion port is first in, first out',
-    },
-    async (t, way) => {
-      const port = t.createPort();
-      const order = fillInOrder(t, port, 300);
-      const packets = await t.take(port, 300, { way, max: 1 + t.random.int(40) });
-      for (const [i, entry] of order.entries()) t.equal(entryOf(packets[i] as Packet), entry, `packet ${i} of ${order.length}`);
-      t.nothing(port);
-    },
-  ),
-  {
-    id: 'ORDER-01/mixed ways',
-    clause: 'ORDER-01',
-    title: 'so it is when the ways of getting change, packet by packet, while more enters',
-    reference: 'the queue of a completion port is first in, first out',
-    async run(t) {
-      const port = t.createPort();
-      for (let round = 0; round < t.count(10); round++) {
-        const order = fillInOrder(t, port, 150);
-        const found: (Operation | number | undefined)[] = [];
-        while (found.length < order.length) {
-          const way = t.random.pick(['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'] as const);
-          const count = Math.min(order.length - found.length, 1 + t.random.int(12));
-          found.push(...(await t.take(port, count, { way })).map(entryOf));
-          if (t.random.int(3) === 0 && order.length < 200) {
-            port.post(5000 + order.length);
-            order.push(5000 + order.length);
-          }
-        }
-        for (const [i, entry] of order.entries()) t.equal(found[i], entry, `packet ${i} of round ${round}`);
+export const cases: ConformanceCase[] = alsoInverted(
+  [
+    ...forEachWay(
+      {
+        clause: 'ORDER-01',
+        title: 'packets leave in the order of entry, posts and I/O in one queue',
+        reference: 'the queue of a completion port is first in, first out',
+      },
+      async (t, way) => {
+        const port = t.createPort();
+        const order = fillInOrder(t, port, 300);
+        const packets = await t.take(port, 300, { way, max: 1 + t.random.int(40) });
+        for (const [i, entry] of order.entries()) t.equal(entryOf(packets[i] as Packet), entry, `packet ${i} of ${order.length}`);
         t.nothing(port);
-      }
-    },
-  },
-
-  ...forEachWay(
+      },
+    ),
     {
-      clause: 'ORDER-02',
-      title: 'posts of one thread keep their order, gets in between and operations beside them',
+      id: 'ORDER-01/mixed ways',
+      clause: 'ORDER-01',
+      title: 'so it is when the ways of getting change, packet by packet, while more enters',
       reference: 'the queue of a completion port is first in, first out',
-    },
-    async (t, way) => {
-      const port = t.createPort();
-      const file = t.openFile(port, 0, t.tempFile('file', 'x'), 'r');
-      let posted = 0;
-      let taken = 0;
-      let reads = 0;
-      let started = 0;
-      while (taken < 5000) {
-        for (let i = t.random.int(400); i > 0 && posted < 5000; i--) {
-          port.post(posted++);
-          if (t.random.int(20) === 0) {
-            file.read(new Uint8Array(1), { position: 0 });
-            started++;
+      async run(t) {
+        const port = t.createPort();
+        for (let round = 0; round < t.count(10); round++) {
+          const order = fillInOrder(t, port, 150);
+          const found: (Operation | number | undefined)[] = [];
+          while (found.length < order.length) {
+            const way = t.random.pick(['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'] as const);
+            const count = Math.min(order.length - found.length, 1 + t.random.int(12));
+            found.push(...(await t.take(port, count, { way })).map(entryOf));
+            if (t.random.int(3) === 0 && order.length < 200) {
+              port.post(5000 + order.length);
+              order.push(5000 + order.length);
+            }
           }
+          for (const [i, entry] of order.entries()) t.equal(found[i], entry, `packet ${i} of round ${round}`);
+          t.nothing(port);
         }
-        const there = posted - taken + started - reads;
-        if (there === 0) continue;
-        for (const packet of await t.take(port, 1 + t.random.int(there), { way, max: 1 + t.random.int(100) })) {
-          if (packet.kind !== 'post') reads++;
-          else if (packet.key !== taken++) t.fail(`post ${packet.key} came in place of ${taken - 1}`);
-        }
-      }
-      await t.take(port, started - reads, { way });
-      t.nothing(port);
+      },
     },
-  ),
 
-  ...variants(
-    {
-      clause: 'ORDER-03',
-      title: 'per stream and direction, bytes are taken and packets enter in starting order',
-      reference: 'the portable rule: overlapped receives and sends of a stream socket finish in the order of their start',
-    },
-    {
-      'receives first': (t: Context, port: Port): number => streamOrder(t, port, 'receives'),
-      'sends first': (t: Context, port: Port): number => streamOrder(t, port, 'sends'),
-      'as it comes': (t: Context, port: Port): number => streamOrder(t, port, 'mixed'),
-    },
-    (t, run) => {
-      const port = t.createPort();
-      for (let round = 0; round < t.count(8); round++) t.equal(run(t, port), 0, 'bytes that are left over');
-    },
-  ),
-  {
-    id: 'ORDER-03/cancelled between',
-    clause: 'ORDER-03',
-    title: 'receives that are cancelled take no byte and change nobody’s order',
-    reference: 'the portable rule: overlapped receives of a stream socket finish in the order of their start',
-    run(t) {
-      const port = t.createPort();
-      for (let round = 0; round < t.count(20); round++) {
-        const { a, b } = t.pair(port, 1, 2);
-        const receives = range(12).map(() => {
-          const buffer = new Uint8Array(8);
-          return { buffer, operation: b.recv(buffer) };
-        });
-        if (t.random.int(2) === 0) port.flush();
-        const cancelled = new Set(
-          t.random
-            .shuffle(receives)
-            .slice(0, 6)
-            .map(({ operation }) => operation),
-        );
-        for (const operation of cancelled) t.equal(operation.cancel(), true, 'cancel() of a pending receive');
-        a.send(t.pattern(0, 48));
-        const left = receives.filter(({ operation }) => !cancelled.has(operation));
-        const finished: (Operation | undefined)[] = [];
-        let bytes = 0;
-        while (finished.length < 6 || port.inFlight > 0) {
-          const packet = t.takeOneSync(port);
-          if (packet.kind === 'send') {
-            t.succeeded(packet, 'the send');
-            continue;
+    ...forEachWay(
+      {
+        clause: 'ORDER-02',
+        title: 'posts of one thread keep their order, gets in between and operations beside them',
+        reference: 'the queue of a completion port is first in, first out',
+      },
+      async (t, way) => {
+        const port = t.createPort();
+        const file = t.openFile(port, 0, t.tempFile('file', 'x'), 'r');
+        let posted = 0;
+        let taken = 0;
+        let reads = 0;
+        let started = 0;
+        while (taken < 5000) {
+          for (let i = t.random.int(400); i > 0 && posted < 5000; i--) {
+            port.post(posted++);
+            if (t.random.int(20) === 0) {
+              file.read(new Uint8Array(1), { position: 0 });
+              started++;
+            }
           }
-          if (cancelled.has(packet.operation as Operation) && packet.error !== null) {
-            t.failed(packet, { code: 'ECANCELED', by: 'cancel' }, 'a cancelled receive');
-            t.equal(packet.bytesTransferred, 0, 'bytes of a cancelled receive');
-            continue;
+          const there = posted - taken + started - reads;
+          if (there === 0) continue;
+          for (const packet of await t.take(port, 1 + t.random.int(there), { way, max: 1 + t.random.int(100) })) {
+            if (packet.kind !== 'post') reads++;
+            else if (packet.key !== taken++) t.fail(`post ${packet.key} came in place of ${taken - 1}`);
           }
-          // One whose cancel lost the race takes its turn as the others do.
-          t.succeeded(packet, 'a receive');
-          const buffer = t.some(
-            receives.find(({ operation }) => operation === packet.operation),
-            'a receive of this round',
-          ).buffer;
-          t.sameBytes(buffer.subarray(0, packet.bytesTransferred), t.pattern(bytes, packet.bytesTransferred), 'the stream');
-          bytes += packet.bytesTransferred;
-          finished.push(packet.operation);
         }
-        t.equal(bytes, 48, 'bytes that were received');
-        const order = receives.filter(({ operation }) => finished.includes(operation)).map(({ operation }) => operation);
-        for (const [i, operation] of order.entries()) t.equal(finished[i], operation, `receive ${i}`);
-        t.atLeast(finished.length, left.length, 'receives that finished');
-        a.close();
-        b.close();
-      }
+        await t.take(port, started - reads, { way });
+        t.nothing(port);
+      },
+    ),
+
+    ...variants(
+      {
+        clause: 'ORDER-03',
+        title: 'per stream and direction, bytes are taken and packets enter in starting order',
+        reference: 'the portable rule: overlapped receives and sends of a stream socket finish in the order of their start',
+      },
+      {
+        'receives first': (t: Context, port: Port): number => streamOrder(t, port, 'receives'),
+        'sends first': (t: Context, port: Port): number => streamOrder(t, port, 'sends'),
+        'as it comes': (t: Context, port: Port): number => streamOrder(t, port, 'mixed'),
+      },
+      (t, run) => {
+        const port = t.createPort();
+        for (let round = 0; round < t.count(8); round++) t.equal(run(t, port), 0, 'bytes that are left over');
+      },
+    ),
+    {
+      id: 'ORDER-03/cancelled between',
+      clause: 'ORDER-03',
+      title: 'receives that are cancelled take no byte and change nobody’s order',
+      reference: 'the portable rule: overlapped receives of a stream socket finish in the order of their start',
+      run(t) {
+        const port = t.createPort();
+        for (let round = 0; round < t.count(20); round++) {
+          const { a, b } = t.pair(port, 1, 2);
+          const receives = range(12).map(() => {
+            const buffer = new Uint8Array(8);
+            return { buffer, operation: b.recv(buffer) };
+          });
+          if (t.random.int(2) === 0) port.flush();
+          const cancelled = new Set(
+            t.random
+              .shuffle(receives)
+              .slice(0, 6)
+              .map(({ operation }) => operation),
+          );
+          for (const operation of cancelled) t.equal(operation.cancel(), true, 'cancel() of a pending receive');
+          a.send(t.pattern(0, 48));
+          const left = receives.filter(({ operation }) => !cancelled.has(operation));
+          const finished: (Operation | undefined)[] = [];
+          let bytes = 0;
+          while (finished.length < 6 || port.inFlight > 0) {
+            const packet = t.takeOneSync(port);
+            if (packet.kind === 'send') {
+              t.succeeded(packet, 'the send');
+              continue;
+            }
+            if (cancelled.has(packet.operation as Operation) && packet.error !== null) {
+              t.failed(packet, { code: 'ECANCELED', by: 'cancel' }, 'a cancelled receive');
+              t.equal(packet.bytesTransferred, 0, 'bytes of a cancelled receive');
+              continue;
+            }
+            // One whose cancel lost the race takes its turn as the others do.
+            t.succeeded(packet, 'a receive');
+            const buffer = t.some(
+              receives.find(({ operation }) => operation === packet.operation),
+              'a receive of this round',
+            ).buffer;
+            t.sameBytes(buffer.subarray(0, packet.bytesTransferred), t.pattern(bytes, packet.bytesTransferred), 'the stream');
+            bytes += packet.bytesTransferred;
+            finished.push(packet.operation);
+          }
+          t.equal(bytes, 48, 'bytes that were received');
+          const order = receives.filter(({ operation }) => finished.includes(operation)).map(({ operation }) => operation);
+          for (const [i, operation] of order.entries()) t.equal(finished[i], operation, `receive ${i}`);
+          t.atLeast(finished.length, left.length, 'receives that finished');
+          a.close();
+          b.close();
+        }
+      },
     },
-  },
-  {
-    id: 'ORDER-03/files',
-    clause: 'ORDER-03',
-    title: 'on files, packets may finish in any order, and each has its own data',
-    reference: 'overlapped operations of a file finish in any order',
-    run(t) {
-      const port = t.createPort();
-      const path = t.tempFile('file', t.pattern(0, 1 << 16));
-      const file = t.openFile(port, 1, path);
-      const open = new Map(
-        range(200).map((id) => {
-          const position = t.random.int(1 << 16);
-          const buffer = new Uint8Array(1 + t.random.int(Math.min(512, (1 << 16) - position)));
-          return [file.read(buffer, { position, id }), { id, position, buffer }] as const;
-        }),
-      );
-      for (const packet of t.takeSync(port, 200)) {
-        const operation = t.some(packet.operation, 'operation');
-        const { id, position, buffer } = t.some(open.get(operation), 'a read whose packet has not come yet');
-        open.delete(operation);
-        t.succeeded(packet, 'a read');
-        t.equal(packet.operationId, id, 'operationId');
-        t.equal(packet.bytesTransferred, buffer.length, 'bytes');
-        t.sameBytes(buffer, t.pattern(position, buffer.length), 'what was read');
-      }
-      t.nothing(port);
+    {
+      id: 'ORDER-03/files',
+      clause: 'ORDER-03',
+      title: 'on files, packets may finish in any order, and each has its own data',
+      reference: 'overlapped operations of a file finish in any order',
+      run(t) {
+        const port = t.createPort();
+        const path = t.tempFile('file', t.pattern(0, 1 << 16));
+        const file = t.openFile(port, 1, path);
+        const open = new Map(
+          range(200).map((id) => {
+            const position = t.random.int(1 << 16);
+            const buffer = new Uint8Array(1 + t.random.int(Math.min(512, (1 << 16) - position)));
+            return [file.read(buffer, { position, id }), { id, position, buffer }] as const;
+          }),
+        );
+        for (const packet of t.takeSync(port, 200)) {
+          const operation = t.some(packet.operation, 'operation');
+          const { id, position, buffer } = t.some(open.get(operation), 'a read whose packet has not come yet');
+          open.delete(operation);
+          t.succeeded(packet, 'a read');
+          t.equal(packet.operationId, id, 'operationId');
+          t.equal(packet.bytesTransferred, buffer.length, 'bytes');
+          t.sameBytes(buffer, t.pattern(position, buffer.length), 'what was read');
+        }
+        t.nothing(port);
+      },
     },
-  },
-];
+  ],
+  ['ORDER-01'],
+);
 
 /**
  * Sends and receives of random sizes on both directions of one connection, many at once. Checks that packets come in starting order

@@ -1,5 +1,6 @@
 // POST-07: an operation that finished before a post is dequeued before it, although nobody has looked at the kernel in between.
 
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
 
@@ -86,7 +87,7 @@ async function remote(t: Context, target?: number): Promise<{ number: number; ac
   };
 }
 
-export const cases: ConformanceCase[] = [
+export const cases: ConformanceCase[] = alsoInverted([
   ...variants(
     {
       clause: 'POST-07',
@@ -129,4 +130,4 @@ export const cases: ConformanceCase[] = [
       }
     },
   ),
-];
+]);

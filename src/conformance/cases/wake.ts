@@ -3,6 +3,7 @@
 
 import * as fs from 'node:fs';
 import type * as net from 'node:net';
+import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Port, TcpSocket } from '../types.js';
 import { variants, waysAsync } from '../variants.js';
 
@@ -114,50 +115,51 @@ const jobs: Record<string, Job> = {
   },
 };
 
-export const cases: ConformanceCase[] = [
-  ...['plain', 'inverted'].flatMap((eventLoop) =>
-    variants(
+export const cases: ConformanceCase[] = alsoInverted(
+  [
+    ...['plain', 'inverted'].flatMap((eventLoop) =>
+      variants(
+        {
+          clause: 'WAKE-01',
+          title: `an event loop asleep is woken by I/O alone (eventLoop: '${eventLoop}')`,
+          reference: 'a thread that waits on the port is released by a completion, whatever else it waits for',
+        },
+        Object.fromEntries(waysAsync.map((way) => [`${eventLoop} ${way}`, way])),
+        (t, way) => play(t, `{ eventLoop: '${eventLoop}' }`, way, 20),
+      ),
+    ),
+    {
+      id: 'WAKE-01/ring modes',
+      clause: 'WAKE-01',
+      title: 'so it is in each ring mode: with any one feature left unused',
+      reference: 'the portable rule: older kernels lack features, and wake all the same',
+      timeoutMs: 90_000,
+      soak: true,
+      async run(t) {
+        const port = t.createPort();
+        const features = Object.entries(port.backend.features).filter(([, there]) => there);
+        for (const [feature] of features) {
+          t.doing(`without ${feature}`);
+          for (const eventLoop of ['plain', 'inverted']) {
+            const env = { COMPLETION_PORT_DISABLE: feature };
+            await play(t, `{ eventLoop: '${eventLoop}' }`, eventLoop === 'plain' ? 'dispatch' : 'get', 5, env);
+          }
+        }
+        t.doing('without any of them');
+        const without = { COMPLETION_PORT_DISABLE: features.map(([feature]) => feature).join(',') };
+        await play(t, '{}', 'dispatch', 5, without);
+      },
+    },
+    ...variants(
       {
         clause: 'WAKE-01',
-        title: `an event loop asleep is woken by I/O alone (eventLoop: '${eventLoop}')`,
-        reference: 'a thread that waits on the port is released by a completion, whatever else it waits for',
+        title: 'files, accepts and timeouts of operations wake it, too',
+        reference: 'a thread that waits on the port is released by a completion',
       },
-      Object.fromEntries(waysAsync.map((way) => [`${eventLoop} ${way}`, way])),
-      (t, way) => play(t, `{ eventLoop: '${eventLoop}' }`, way, 20),
-    ),
-  ),
-  {
-    id: 'WAKE-01/ring modes',
-    clause: 'WAKE-01',
-    title: 'so it is in each ring mode: with any one feature left unused',
-    reference: 'the portable rule: older kernels lack features, and wake all the same',
-    timeoutMs: 90_000,
-    soak: true,
-    async run(t) {
-      const port = t.createPort();
-      const features = Object.entries(port.backend.features).filter(([, there]) => there);
-      for (const [feature] of features) {
-        t.doing(`without ${feature}`);
-        for (const eventLoop of ['plain', 'inverted']) {
-          const env = { COMPLETION_PORT_DISABLE: feature };
-          await play(t, `{ eventLoop: '${eventLoop}' }`, eventLoop === 'plain' ? 'dispatch' : 'get', 5, env);
-        }
-      }
-      t.doing('without any of them');
-      const without = { COMPLETION_PORT_DISABLE: features.map(([feature]) => feature).join(',') };
-      await play(t, '{}', 'dispatch', 5, without);
-    },
-  },
-  ...variants(
-    {
-      clause: 'WAKE-01',
-      title: 'files, accepts and timeouts of operations wake it, too',
-      reference: 'a thread that waits on the port is released by a completion',
-    },
-    { 'kinds plain': 'plain', 'kinds inverted': 'inverted' },
-    async (t, eventLoop) => {
-      const result = await t.child(
-        `import { readFileSync } from 'node:fs';
+      { 'kinds plain': 'plain', 'kinds inverted': 'inverted' },
+      async (t, eventLoop) => {
+        const result = await t.child(
+          `import { readFileSync } from 'node:fs';
          const port = createPort({ eventLoop: '${eventLoop}' });
          const file = FileHandle.openSync(process.argv[1], 'r');
          port.associate(file, 1);
@@ -185,130 +187,132 @@ export const cases: ConformanceCase[] = [
          await want(() => client.recv(new Uint8Array(1), { timeout: 20 }), 'recv');
          accepted.result.close(); client.close(); listener.close(); file.close();
          console.log(seen.join(' '));`,
-        { timeoutMs: 8000 },
-      );
-      t.equal(result.code, 0, `exit code (${result.stderr})`);
-      t.equal(result.stdout, `${'ok '.repeat(12)}ETIMEDOUT accept connect ETIMEDOUT\n`, 'what came');
-    },
-  ),
+          { timeoutMs: 8000 },
+        );
+        t.equal(result.code, 0, `exit code (${result.stderr})`);
+        t.equal(result.stdout, `${'ok '.repeat(12)}ETIMEDOUT accept connect ETIMEDOUT\n`, 'what came');
+      },
+    ),
 
-  ...variants(
+    ...variants(
+      {
+        clause: 'FLUSH-01',
+        title: 'start, then compute for a second: it begins by the end of the job, with no get at all',
+        reference: 'the I/O of a thread that computes goes on: starting it is what begins it',
+      },
+      Object.fromEntries(Object.entries(jobs).map(([name, job]) => [`send in ${name}`, job])),
+      async (t, job) => {
+        const port = t.createPort();
+        const { number, received } = await countingPeer(t);
+        const socket = await connectedSocket(t, port, number);
+        for (let round = 1; round <= 3; round++) {
+          await job(t, () => void socket.send(new Uint8Array(10)));
+          computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent');
+          t.succeeded(await t.takeOne(port), 'the send');
+        }
+      },
+    ),
+    ...variants(
+      {
+        clause: 'FLUSH-01',
+        title: 'a write to a file begins, too',
+        reference: 'the I/O of a thread that computes goes on',
+      },
+      Object.fromEntries(Object.entries(jobs).map(([name, job]) => [`write in ${name}`, job])),
+      async (t, job) => {
+        const port = t.createPort();
+        const path = t.tempFile('file', '');
+        const file = t.openFile(port, 1, path);
+        for (let round = 1; round <= 3; round++) {
+          await job(t, () => void file.write(Buffer.from('abc'), { position: 3 * (round - 1) }));
+          computeUntil(t, () => fs.statSync(path).size === 3 * round, 'the file has grown');
+          t.succeeded(await t.takeOne(port), 'the write');
+        }
+      },
+    ),
     {
+      id: 'FLUSH-01/flush',
       clause: 'FLUSH-01',
-      title: 'start, then compute for a second: it begins by the end of the job, with no get at all',
-      reference: 'the I/O of a thread that computes goes on: starting it is what begins it',
+      title: 'flush() begins it at once, within the job',
+      reference: 'the portable rule',
+      async run(t) {
+        const port = t.createPort();
+        const { number, received } = await countingPeer(t);
+        const socket = await connectedSocket(t, port, number);
+        for (let round = 1; round <= 3; round++) {
+          const operation = socket.send(new Uint8Array(10));
+          port.flush();
+          port.flush();
+          computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent');
+          t.equal(operation.pending, true, 'pending until the packet');
+          t.equal(t.takeOneSync(port).operation, operation, 'operation of the packet');
+        }
+        t.nothing(port);
+      },
     },
-    Object.fromEntries(Object.entries(jobs).map(([name, job]) => [`send in ${name}`, job])),
-    async (t, job) => {
-      const port = t.createPort();
-      const { number, received } = await countingPeer(t);
-      const socket = await connectedSocket(t, port, number);
-      for (let round = 1; round <= 3; round++) {
-        await job(t, () => void socket.send(new Uint8Array(10)));
-        computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent');
-        t.succeeded(await t.takeOne(port), 'the send');
-      }
-    },
-  ),
-  ...variants(
-    {
-      clause: 'FLUSH-01',
-      title: 'a write to a file begins, too',
-      reference: 'the I/O of a thread that computes goes on',
-    },
-    Object.fromEntries(Object.entries(jobs).map(([name, job]) => [`write in ${name}`, job])),
-    async (t, job) => {
-      const port = t.createPort();
-      const path = t.tempFile('file', '');
-      const file = t.openFile(port, 1, path);
-      for (let round = 1; round <= 3; round++) {
-        await job(t, () => void file.write(Buffer.from('abc'), { position: 3 * (round - 1) }));
-        computeUntil(t, () => fs.statSync(path).size === 3 * round, 'the file has grown');
-        t.succeeded(await t.takeOne(port), 'the write');
-      }
-    },
-  ),
-  {
-    id: 'FLUSH-01/flush',
-    clause: 'FLUSH-01',
-    title: 'flush() begins it at once, within the job',
-    reference: 'the portable rule',
-    async run(t) {
-      const port = t.createPort();
-      const { number, received } = await countingPeer(t);
-      const socket = await connectedSocket(t, port, number);
-      for (let round = 1; round <= 3; round++) {
-        const operation = socket.send(new Uint8Array(10));
-        port.flush();
-        port.flush();
-        computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent');
-        t.equal(operation.pending, true, 'pending until the packet');
-        t.equal(t.takeOneSync(port).operation, operation, 'operation of the packet');
-      }
-      t.nothing(port);
-    },
-  },
 
-  ...variants(
-    {
-      clause: 'FLUSH-02',
-      title: 'a blocking get on the same port flushes first, with or without time to wait',
-      reference: 'GetQueuedCompletionStatus never waits for I/O that has not begun',
-    },
-    {
-      getSync: (port: Port): void => void port.getSync(0),
-      getManySync: (port: Port): void => void port.getManySync(1, 0),
-      'getSync waiting': (port: Port): void => void port.getSync(1),
-    },
-    async (t, get) => {
-      const port = t.createPort();
-      const { number, received } = await countingPeer(t);
-      const socket = await connectedSocket(t, port, number);
-      for (let round = 1; round <= 5; round++) {
-        // What the get takes is a post of before: it must have begun the send all the same.
-        port.post(1);
-        socket.send(new Uint8Array(10));
-        get(port);
-        computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent before the get');
-        while (port.inFlight > 0) t.some(port.getSync(2000), 'the packet of the send');
-        port.getManySync(8, 0);
-      }
-      // And one that waits without limit gets what was started in the same job.
-      const operation = socket.send(new Uint8Array(1));
-      t.equal(port.getSync()?.operation, operation, 'operation of the packet of getSync()');
-    },
-  ),
-  ...variants(
-    {
-      clause: 'FLUSH-02',
-      title: 'starts in an exit handler neither crash nor hang, and the exit status is kept',
-      reference: 'the portable rule: what was not flushed when the environment ends is never begun',
-    },
-    {
-      'exit event': `process.on('exit', () => { start(); }); process.exitCode = 5;`,
-      'exit event with more in flight': `start(); start(); process.on('exit', () => { start(); start(); }); process.exit(5);`,
-      'exit event with a get': `process.on('exit', () => { start(); const packet = port.getSync(3000); if (packet?.error !== null || packet.kind !== 'write') process.reallyExit(9); start(); }); process.exitCode = 5;`,
-      'exit event with a consumer': `port.dispatch(() => {}); port.unref(); process.on('exit', () => { start(); port.post(1); }); process.exit(5);`,
-      'exit event and close': `start(); process.on('exit', () => { start(); port.close(); file.close(); }); process.exit(5);`,
-      'exit event, inverted': `inverted.dispatch(() => {}); inverted.post(1); process.on('exit', () => { start(); inverted.post(2); }); setTimeout(() => process.exit(5), 20);`,
-    },
-    async (t, body) => {
-      const path = t.tempFile('file', '');
-      for (let round = 0; round < 3; round++) {
-        const result = await t.child(
-          `const port = createPort();
+    ...variants(
+      {
+        clause: 'FLUSH-02',
+        title: 'a blocking get on the same port flushes first, with or without time to wait',
+        reference: 'GetQueuedCompletionStatus never waits for I/O that has not begun',
+      },
+      {
+        getSync: (port: Port): void => void port.getSync(0),
+        getManySync: (port: Port): void => void port.getManySync(1, 0),
+        'getSync waiting': (port: Port): void => void port.getSync(1),
+      },
+      async (t, get) => {
+        const port = t.createPort();
+        const { number, received } = await countingPeer(t);
+        const socket = await connectedSocket(t, port, number);
+        for (let round = 1; round <= 5; round++) {
+          // What the get takes is a post of before: it must have begun the send all the same.
+          port.post(1);
+          socket.send(new Uint8Array(10));
+          get(port);
+          computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent before the get');
+          while (port.inFlight > 0) t.some(port.getSync(2000), 'the packet of the send');
+          port.getManySync(8, 0);
+        }
+        // And one that waits without limit gets what was started in the same job.
+        const operation = socket.send(new Uint8Array(1));
+        t.equal(port.getSync()?.operation, operation, 'operation of the packet of getSync()');
+      },
+    ),
+    ...variants(
+      {
+        clause: 'FLUSH-02',
+        title: 'starts in an exit handler neither crash nor hang, and the exit status is kept',
+        reference: 'the portable rule: what was not flushed when the environment ends is never begun',
+      },
+      {
+        'exit event': `process.on('exit', () => { start(); }); process.exitCode = 5;`,
+        'exit event with more in flight': `start(); start(); process.on('exit', () => { start(); start(); }); process.exit(5);`,
+        'exit event with a get': `process.on('exit', () => { start(); const packet = port.getSync(3000); if (packet?.error !== null || packet.kind !== 'write') process.reallyExit(9); start(); }); process.exitCode = 5;`,
+        'exit event with a consumer': `port.dispatch(() => {}); port.unref(); process.on('exit', () => { start(); port.post(1); }); process.exit(5);`,
+        'exit event and close': `start(); process.on('exit', () => { start(); port.close(); file.close(); }); process.exit(5);`,
+        'exit event, inverted': `inverted.dispatch(() => {}); inverted.post(1); process.on('exit', () => { start(); inverted.post(2); }); setTimeout(() => process.exit(5), 20);`,
+      },
+      async (t, body) => {
+        const path = t.tempFile('file', '');
+        for (let round = 0; round < 3; round++) {
+          const result = await t.child(
+            `const port = createPort();
            const inverted = createPort({ eventLoop: 'inverted' });
            const file = FileHandle.openSync(${JSON.stringify(path)}, 'r+');
            port.associate(file, 1);
            const large = new Uint8Array(1 << 20).fill(7);
            const start = () => { file.write(large, { position: 0 }); file.write(port.allocate(4096), { position: 0 }); };
            ${body}`,
-          { timeoutMs: 5000 },
-        );
-        t.equal(result.stderr, '', 'what the child printed on its standard error');
-        t.equal(result.signal, null, 'signal that ended the child');
-        t.equal(result.code, 5, 'exit code of the child');
-      }
-    },
-  ),
-];
+            { timeoutMs: 5000 },
+          );
+          t.equal(result.stderr, '', 'what the child printed on its standard error');
+          t.equal(result.signal, null, 'signal that ended the child');
+          t.equal(result.code, 5, 'exit code of the child');
+        }
+      },
+    ),
+  ],
+  ['FLUSH-01'],
+);

@@ -1,0 +1,19 @@
+// The other form of the event loop. What a clause says of async gets and dispatch holds in both: `eventLoop: 'plain'`, where libuv
+// waits and watches the port, and 'inverted', where the port waits and watches libuv.
+
+import type { ConformanceCase, CreateOptions } from '../types.js';
+
+/** The cases, and once more those of `clauses` (all unless told) with every port of theirs inverted; ` inverted` is added to their ids. */
+export function alsoInverted(cases: readonly ConformanceCase[], clauses?: readonly string[]): ConformanceCase[] {
+  const chosen = clauses === undefined ? cases : cases.filter((entry) => clauses.includes(entry.clause));
+  const again = chosen.map(
+    (entry): ConformanceCase => ({
+      ...entry,
+      id: entry.id === entry.clause ? `${entry.id}/inverted` : `${entry.id} inverted`,
+      title: `${entry.title}; eventLoop: 'inverted'`,
+      run: (t) =>
+        entry.run({ ...t, createPort: <C>(options?: CreateOptions) => t.createPort<C>({ eventLoop: 'inverted', ...options }) }),
+    }),
+  );
+  return [...cases, ...again];
+}

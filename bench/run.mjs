@@ -10,6 +10,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { buildPeers } from './build-peers.mjs';
+import { killAll } from './lib/processes.mjs';
 import { interleave, ratios, summary } from './lib/rounds.mjs';
 import { measureAllocation } from './workloads/allocation.mjs';
 import { workloads as closing } from './workloads/closing.mjs';
@@ -138,6 +139,14 @@ if (options.list) {
 }
 if (process.platform !== 'linux') fail('this program measures by /proc and io_uring: it runs on Linux');
 if (cpus().length < 2) fail('two CPUs are needed: one for the subject, one for its load');
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.once(signal, () => {
+    killAll();
+    process.kill(process.pid, signal); // now as if nobody had caught it
+  });
+}
+process.on('exit', killAll);
 
 const context = { root, programs: buildPeers() };
 const report = {

@@ -141,7 +141,7 @@ class Connection {
     const { operation } = this;
     operation.offset = this.filled;
     operation.length = HEAD_BYTES - this.filled;
-    operation.timeout = Math.max(1, this.headUntil - performance.now());
+    operation.timeout = Math.max(1, Math.ceil(this.headUntil - performance.now()));
     this.socket.recv(this.input, operation);
     operation.offset = operation.length = undefined;
   }

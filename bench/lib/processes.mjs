@@ -26,6 +26,13 @@ export function cpuNs(pid) {
   return sum;
 }
 
+const running = new Set();
+
+/** Ends every process that was started here: nothing may outlive an interrupted benchmark. */
+export function killAll() {
+  for (const child of running) child.kill('SIGKILL');
+}
+
 /** A child process that prints lines; `ask` sends it one and resolves with the next that it prints, as JSON. */
 export class LineProcess {
   #child;
@@ -39,6 +46,7 @@ export class LineProcess {
     const pinned = cpu === null ? [command, ...args] : ['taskset', '-c', String(cpu), command, ...args];
     // taskset replaces itself by the command, so the process id is the command's own.
     this.#child = spawn(pinned[0], pinned.slice(1), { stdio: ['pipe', 'pipe', 'pipe'], env });
+    running.add(this.#child);
     this.#child.stdin.on('error', () => {}); // an ended child is reported by `close` below
     this.#child.stderr.setEncoding('utf8').on('data', (text) => {
       this.#errors = (this.#errors + text).slice(-2000);
@@ -49,7 +57,10 @@ export class LineProcess {
       else this.#lines.push(line);
     });
     this.#child.on('error', (error) => this.#end(error.message));
-    this.#child.on('close', (code, signal) => this.#end(signal ?? `exit ${code}`));
+    this.#child.on('close', (code, signal) => {
+      running.delete(this.#child);
+      this.#end(signal ?? `exit ${code}`);
+    });
   }
 
   #end(how) {

@@ -1,7 +1,7 @@
 // The list of clauses as a page in Markdown, out of the suite's own data.
 
 /** Markdown's own characters in a clause's text; code spans stay as they are. */
-const escape = (text) =>
+const escapeMarkdown = (text) =>
   text
     .split(/(`[^`]*`)/)
     .map((part) => (part.startsWith('`') ? part : part.replace(/[\\*_[\]<>|]/g, '\\$&')))
@@ -28,8 +28,8 @@ export function clausesPage(families) {
   for (const { title, clauses } of families) {
     lines.push(`## ${title}`, '', '| clause | |', '| --- | --- |');
     for (const { id, text, windows } of clauses) {
-      const raw = windows === undefined ? '' : ` *Windows: ${escape(windows)}*`;
-      lines.push(`| **${id}** | ${escape(text)}${raw} |`);
+      const raw = windows === undefined ? '' : ` *Windows: ${escapeMarkdown(windows)}*`;
+      lines.push(`| **${id}** | ${escapeMarkdown(text)}${raw} |`);
     }
     lines.push('');
   }

@@ -149,8 +149,7 @@ export class Engine {
   #again = false;
   #flushScheduled = false;
   #immediateScheduled = false;
-  #turnPackets = 0;
-  /** How many async gets may still be answered without a wait before timers and I/O have their turn. */
+  /** Packets that may still be delivered before timers and other I/O have their turn, async gets answered without a wait included. */
   #budget = TURN_MAX;
   #timer: NodeJS.Timeout | null = null;
   #timerAt = INFINITE;
@@ -161,8 +160,6 @@ export class Engine {
   };
   readonly #immediateTask = (): void => {
     this.#immediateScheduled = false;
-    this.#turnPackets = 0;
-    this.#budget = TURN_MAX;
     this.#run();
   };
   readonly #timerTask = (): void => {
@@ -800,7 +797,6 @@ export class Engine {
     if (!again || !this.#inverted || this.staged === 0 || this.#fetched() || this.#queued() > 0) return again;
     // The loop comes to its wait next, and all that stands between is a look at libuv's own events.
     this.#again = false;
-    this.#turnPackets = 0;
     this.#leftToWait = true;
     this.u32[abi.SUBMIT_COUNT_U32] = this.staged;
     this.#updateLiveness();
@@ -822,9 +818,11 @@ export class Engine {
    * submit what handlers and continuations have started, and fetch what is there by then.
    */
   turn(): boolean {
+    const goesOn = this.#again;
     this.#again = false;
     if (this.closed || this.#draining) return false;
-    this.#budget = TURN_MAX;
+    if (!goesOn) this.#budget = TURN_MAX;
+    else if (this.#budget <= 0) return this.#endTurn();
     this.#draining = true;
     let delivered = 0;
     try {
@@ -842,18 +840,18 @@ export class Engine {
     }
     if (this.closed) return false;
     if (delivered === 0) {
-      this.#turnPackets = 0;
       this.#updateLiveness();
       this.#armTimer();
       return false;
     }
-    this.#turnPackets += delivered;
-    if (this.#turnPackets < TURN_MAX) {
-      this.#again = true;
-      return true;
-    }
-    // Submit without reaping, or operations that finish inline would go on filling this turn for ever.
-    this.#turnPackets = 0;
+    this.#budget -= delivered;
+    if (this.#budget <= 0) return this.#endTurn();
+    this.#again = true;
+    return true;
+  }
+
+  /** Enough for one turn: submits without reaping, or operations that finish inline would go on filling it for ever. */
+  #endTurn(): boolean {
     this.ingest();
     this.#scheduleTurn();
     return false;

@@ -70,8 +70,10 @@ const REGISTRATIONS_IDLE_MAX = 16;
 /** Up to here a loop is faster than set(), which needs two views made. */
 const LOOP_COPY_MAX = 160;
 
-// Where the view last looked at lies. Module variables, because a result object would be one allocation an operation.
-let viewBuffer: ArrayBufferLike;
+// Where the view last looked at lies. Module variables, because a result object would be one allocation an operation. Whoever has used
+// them forgets the buffer, so that nothing of a user's is held longer than its operation.
+const nowhere: ArrayBufferLike = new ArrayBuffer(0);
+let viewBuffer: ArrayBufferLike = nowhere;
 let viewByteOffset = 0;
 let viewByteLength = 0;
 
@@ -198,7 +200,9 @@ export class Memory {
   release(view: unknown, staged: boolean, fetched: boolean): void {
     locate(view, 'view');
     const offset = viewByteOffset;
-    if (viewBuffer !== this.arena) throw wrongValue('view', "is not in this port's arena");
+    const buffer = viewBuffer;
+    viewBuffer = nowhere;
+    if (buffer !== this.arena) throw wrongValue('view', "is not in this port's arena");
     const size = MapGet(this.#allocated, offset);
     if (size === undefined) {
       throw wrongValue('view', 'is not the beginning of a block that is allocated: released already?');
@@ -256,6 +260,11 @@ export class Memory {
    * (a getter, a listener) in between: it works with the place that range() read.
    */
   place(slot: Slot, view: View, out: boolean, offset: number, length: number): void {
+    this.#place(slot, view, out, offset, length);
+    viewBuffer = nowhere;
+  }
+
+  #place(slot: Slot, view: View, out: boolean, offset: number, length: number): void {
     if (viewBuffer === this.arena) {
       this.memoryId = abi.MEMORY_ARENA;
       this.memoryOffset = viewByteOffset + offset;
@@ -307,7 +316,9 @@ export class Memory {
       this.#placeNothing();
       return false;
     }
-    if (this.#allInPlace(slot, views)) return true;
+    const inPlace = this.#allInPlace(slot, views);
+    viewBuffer = nowhere;
+    if (inPlace) return true;
     const block = this.#acquire(total);
     slot.block = block;
     this.memoryId = block.memoryId;
@@ -320,6 +331,7 @@ export class Memory {
         copyOut(view, 0, viewByteLength, block, at);
         at += viewByteLength;
       }
+      viewBuffer = nowhere;
     }
     return false;
   }
@@ -329,11 +341,12 @@ export class Memory {
     locateView(view);
     this.length = viewByteLength;
     this.memoryOffset = viewByteOffset;
-    if (viewBuffer === this.arena) {
+    const buffer = viewBuffer;
+    viewBuffer = nowhere;
+    if (buffer === this.arena) {
       this.memoryId = abi.MEMORY_ARENA;
       return;
     }
-    const buffer = viewBuffer;
     const held = slot.registrations as Registration[];
     for (let i = 0; i < held.length; i++) {
       const registration = held[i] as Registration;
@@ -387,6 +400,7 @@ export class Memory {
     slot.viewLengths = null;
     slot.block = null;
     slot.registration = null;
+    viewBuffer = nowhere;
     return whole;
   }
 
@@ -614,6 +628,7 @@ export function checkVector(given: unknown, views: View[], lengths: number[]): n
     lengths[i] = viewByteLength;
     total += viewByteLength;
   }
+  viewBuffer = nowhere;
   if (total > abi.LENGTH_MAX)
     throw outOfRange('the sum of the lengths', `at most ${abi.LENGTH_MAX} (2^31-4096) bytes in one operation`, total);
   return total;

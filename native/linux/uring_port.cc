@@ -286,6 +286,8 @@ void UringPort::DrainPool() {
     Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), static_cast<uint32_t>(user_data >> 32 & 0xff'ffff));
     if (op != nullptr && op->state == OperationState::kKernel && op->route == Route::kPool) Report(*op, outcome);
   }
+  // Nothing is out: the descriptor goes, the next job brings its own.
+  if (pool_jobs_ == 0 && !pool_watched_) pool_.reset();
   if (pool_jobs_ > 0 && !pool_watched_) {
     io_uring_sqe* sqe = TakeSqe();
     if (sqe == nullptr) return;

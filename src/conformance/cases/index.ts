@@ -37,6 +37,7 @@ import { cases as portFaults } from './port-faults.js';
 import { cases as post } from './post.js';
 import { cases as postFinished } from './post-finished.js';
 import { cases as postPending } from './post-pending.js';
+import { cases as security } from './security.js';
 import { cases as tcp } from './tcp.js';
 import { cases as tcpConnect } from './tcp-connect.js';
 import { cases as tcpErrors } from './tcp-errors.js';
@@ -79,6 +80,7 @@ export const cases: readonly ConformanceCase[] = [
   ...memoryBytes,
   ...memoryArena,
   ...memoryLife,
+  ...security,
   ...life,
   ...files,
   ...filesEnds,

@@ -213,8 +213,7 @@ export const cases: readonly ConformanceCase[] = [
           t.ok(packet.operation === operation && !operation.pending, 'the packet is of the operation, which is over');
           untouched(t, neighbour, 'other memory');
           // What is left of the view was not written to either.
-          const { buffer } = view;
-          const rest = new Uint8Array(buffer.byteLength > 0 ? buffer : 0);
+          const rest = view.buffer.byteLength > 0 ? new Uint8Array(view.buffer) : new Uint8Array(0);
           t.equal(
             rest.findIndex((byte) => byte !== 0),
             -1,

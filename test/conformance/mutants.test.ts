@@ -31,12 +31,12 @@ for (const file of fs.readdirSync(folder).filter((entry) => !['wrap.mjs', 'unmut
 /** Compiled into the test build only (`COMPLETION_PORT_BUILD=test`) and chosen by COMPLETION_PORT_MUTANT. */
 const native: Mutant[] = (
   [
-    ['lost-packet', 'drops each 1,000th packet', ['EX-04']],
-    ['double-cancel', 'reports a cancelled operation twice', ['CANCEL-01']],
-    ['key-32bit', 'keeps 32 bits of a key', ['ASSOC-01']],
-    ['lifo-queue', 'reverses the packets of a batch', ['EX-04']],
+    ['lost-packet', 'drops each 1,000th packet', ['EX-04/getManySync']],
+    ['double-cancel', 'reports a cancelled operation twice', ['CANCEL-01/recv']],
+    ['key-32bit', 'keeps 32 bits of the key of a post', ['POST-01/getSync']],
+    ['lifo-queue', 'reverses the packets of a batch', ['EX-04/getManySync']],
     ['early-close', 'says that a port is closed before the kernel let go', ['CLOSE-09']],
-    ['no-fin', 'closes a handle without cancel and shutdown', ['CLOSE-07']],
+    ['no-fin', 'closes a handle without cancel and shutdown', ['CLOSE-07/recv-pending']],
   ] as const
 ).map(([name, about, named]) => ({
   name,

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'says nothing about a second association', cases: ['ASSOC-02'] };
+export const mutant = { about: 'says nothing about a second association', cases: ['ASSOC-02/file', 'ASSOC-02/socket'] };
 
 export default wrap({
   port: (Port) =>

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'waits for an async get with a blocking one', cases: ['GET-05'] };
+export const mutant = { about: 'waits for an async get with a blocking one', cases: ['GET-05/get', 'GET-05/getMany'] };
 
 export default wrap({
   port: (Port) =>

@@ -1,6 +1,9 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'an iterator fetches one packet ahead and loses it when the loop is left', cases: ['GET-08'] };
+export const mutant = {
+  about: 'an iterator fetches one packet ahead and loses it when the loop is left',
+  cases: ['GET-08/break'],
+};
 
 export default wrap({
   port: (Port) =>

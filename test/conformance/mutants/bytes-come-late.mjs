@@ -2,7 +2,7 @@ import { FileHandle, replaceMethod, TcpSocket, wrap } from './wrap.mjs';
 
 export const mutant = {
   about: 'delivers the packet of a read or recv before its bytes are in the buffer',
-  cases: ['FILE-01', 'BUF-04'],
+  cases: ['FILE-01/heap', 'TCP-03/heap'],
 };
 
 // The real operation reads into another buffer, from which the bytes go to the caller's a moment after the packet.

@@ -1,6 +1,6 @@
 import { Operation, replaceMethod, wrap } from './wrap.mjs';
 
-export const mutant = { about: 'cancel() says true of an operation that has finished', cases: ['CANCEL-02'] };
+export const mutant = { about: 'cancel() says true of an operation that has finished', cases: ['CANCEL-02/finished'] };
 
 replaceMethod(
   Operation,

@@ -1,6 +1,6 @@
 import { Operation, replaceMethod, TcpSocket, wrap } from './wrap.mjs';
 
-export const mutant = { about: 'cancelling one recv cancels all operations of the socket', cases: ['CANCEL-08'] };
+export const mutant = { about: 'cancelling one recv cancels all operations of the socket', cases: ['CANCEL-08/one'] };
 
 const sockets = new WeakMap();
 replaceMethod(

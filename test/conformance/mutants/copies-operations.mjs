@@ -1,6 +1,6 @@
 import { change, Operation, wrap } from './wrap.mjs';
 
-export const mutant = { about: 'delivers a copy of the operation', cases: ['OP-03'] };
+export const mutant = { about: 'delivers a copy of the operation', cases: ['OP-03', 'GET-03/get'] };
 
 export default wrap({
   deliver: (packets) =>

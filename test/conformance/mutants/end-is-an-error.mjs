@@ -1,6 +1,6 @@
 import { change, wrap } from './wrap.mjs';
 
-export const mutant = { about: 'reports the end of a file or stream as an error', cases: ['TCP-03', 'FILE-02'] };
+export const mutant = { about: 'reports the end of a file or stream as an error', cases: ['TCP-03/end-close', 'FILE-02/heap'] };
 
 export default wrap({
   deliver: (packets) =>

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'lets twice as many operations be in flight as were allowed', cases: ['OP-04'] };
+export const mutant = { about: 'lets twice as many operations be in flight as were allowed', cases: ['OP-04/limit'] };
 
 export default wrap({
   port: (Port) =>
@@ -10,6 +10,9 @@ export default wrap({
         return typeof maxOperations === 'number' && maxOperations < 500_000
           ? { ...options, maxOperations: maxOperations * 2 }
           : options;
+      }
+      get maxOperations() {
+        return super.maxOperations / 2;
       }
     },
 });

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'says nothing about a second release of a block', cases: ['BUF-09'] };
+export const mutant = { about: 'says nothing about a second release of a block', cases: ['BUF-09/twice'] };
 
 export default wrap({
   port: (Port) =>

@@ -1,6 +1,6 @@
 import { replaceMethod, TcpSocket, wrap } from './wrap.mjs';
 
-export const mutant = { about: 'sends the first 64 KiB of a larger buffer and says so', cases: ['TCP-05'] };
+export const mutant = { about: 'sends the first 64 KiB of a larger buffer and says so', cases: ['TCP-05/heap'] };
 
 replaceMethod(
   TcpSocket,

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'swaps the last two packets of a batch', cases: ['EX-04'] };
+export const mutant = { about: 'swaps the last two packets of a batch', cases: ['EX-04/getManySync', 'ORDER-01/getMany'] };
 
 export default wrap({
   deliver(packets) {

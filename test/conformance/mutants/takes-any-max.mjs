@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'takes a max of 0 or below, or a fraction, for 1', cases: ['EX-02'] };
+export const mutant = { about: 'takes a max of 0 or below, or a fraction, for 1', cases: ['EX-02/getManySync', 'EX-02/getMany'] };
 
 const allowed = (max) => (typeof max === 'number' ? Math.max(1, Math.floor(max) || 1) : max);
 

@@ -1,6 +1,9 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'takes a timeout of 2^31 ms or more for 1 ms, as setTimeout does', cases: ['GET-10'] };
+export const mutant = {
+  about: 'takes a timeout of 2^31 ms or more for 1 ms, as setTimeout does',
+  cases: ['GET-10/get', 'GET-10/getSync'],
+};
 
 const wrapped = (timeout) => (Number.isFinite(timeout) && timeout >= 2 ** 31 ? 1 : timeout);
 

@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'close() leaves waiting gets waiting', cases: ['CLOSE-01'] };
+export const mutant = { about: 'close() leaves waiting gets waiting', cases: ['CLOSE-01/from-a-job'] };
 
 export default wrap({
   port: (Port) =>

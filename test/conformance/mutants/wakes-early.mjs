@@ -1,6 +1,6 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'ends a wait after nine tenths of its timeout', cases: ['GET-02'] };
+export const mutant = { about: 'ends a wait after nine tenths of its timeout', cases: ['GET-02/getSync', 'GET-02/get'] };
 
 const shorter = (timeout) => (typeof timeout === 'number' && timeout > 0 ? timeout * 0.9 : timeout);
 

@@ -29,7 +29,7 @@ export function wrap(mutation = {}) {
     }
 
     static create(options) {
-      return new this(key, real.CompletionPort.create(this.options(options)));
+      return new this(key, real.CompletionPort.create(this.options(options))); // a mutant overrides options()
     }
     static options(options) {
       return options;
@@ -122,15 +122,17 @@ export function wrap(mutation = {}) {
 
   /** Every way of getting, through `deliver`. */
   class DeliveringPort extends CompletionPort {
-    getSync(timeout = Number.POSITIVE_INFINITY) {
+    getSync(timeout) {
       return this.getManySync(1, timeout)[0] ?? null;
     }
-    getManySync(max, timeout = Number.POSITIVE_INFINITY) {
-      const end = performance.now() + timeout;
+    getManySync(max, timeout) {
+      const begin = performance.now();
+      let left = timeout;
       while (this.ready.length === 0) {
-        const packets = this.real.getManySync(max, Math.max(0, end - performance.now()));
+        const packets = this.real.getManySync(max, left);
         this.ready.push(...deliver(packets, this));
         if (packets.length === 0) break;
+        if (timeout !== undefined) left = Math.max(0, timeout - (performance.now() - begin));
       }
       return this.ready.splice(0, max);
     }

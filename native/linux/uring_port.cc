@@ -44,6 +44,7 @@ UringPort::PoolChannel::~PoolChannel() {
 
 UringPort::~UringPort() {
   if (ring_open_) io_uring_queue_exit(&ring_);
+  for (const int fd : close_later_) close(fd);
   if (event_fd_ >= 0) close(event_fd_);
 }
 
@@ -61,6 +62,10 @@ io_uring_sqe* UringPort::TakeSqe() {
 bool UringPort::Submit(bool reap) {
   enters_++;
   const int result = reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
+  if (!close_later_.empty() && io_uring_sq_ready(&ring_) == 0) {
+    for (const int fd : close_later_) close(fd);
+    close_later_.clear();
+  }
   if (result >= 0) return true;
   if (result != -EAGAIN && result != -EBUSY && result != -EINTR) last_error_ = result;
   return false;
@@ -473,7 +478,11 @@ void UringPort::ReleaseHandle(Handle& handle, bool busy, bool reset) {
   }
   // A request that is still with the kernel holds the file, and close alone would send nothing (seen on 6.18).
   if (busy && handle.kind != HandleKind::kFile) shutdown(fd, SHUT_RDWR);
-  close(fd);
+  // An entry that the kernel didn't take yet (it lacked memory) names the descriptor's number, which must not become somebody else's.
+  if (io_uring_sq_ready(&ring_) > 0)
+    close_later_.push_back(fd);
+  else
+    close(fd);
 }
 
 void UringPort::CloseOs(HandleKind, OsHandle os) { close(static_cast<int>(os)); }

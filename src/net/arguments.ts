@@ -2,7 +2,7 @@
  * The many forms in which connect() and listen() take their arguments, brought into one: an options object and a callback.
  * Only shapes are dealt with here; ranges are checked by validators beside them, before anything is started.
  */
-import { codedError, invalidType } from './errors.js';
+import { codedError, invalidType, notSupported } from './errors.js';
 
 export type Callback = (...values: never[]) => void;
 
@@ -90,5 +90,30 @@ export function validateCount(value: unknown, name: string): number | undefined 
 export function validateAbortSignal(value: unknown, name: string): asserts value is AbortSignal {
   if (typeof value !== 'object' || value === null || !('aborted' in value)) {
     throw invalidType(name, 'an instance of AbortSignal', value);
+  }
+}
+
+/** What node:net can be asked for, and this can't be: said, not ignored. */
+export function rejectForeignOptions(options: object | undefined): void {
+  const given = options as
+    | { fd?: unknown; handle?: unknown; onread?: unknown; objectMode?: unknown; path?: unknown; blockList?: unknown }
+    | undefined;
+  if (given === undefined || given === null) {
+    return;
+  }
+  if (given.fd !== undefined || given.handle) {
+    throw notSupported('sockets made of a descriptor or handle (options.fd, options.handle)');
+  }
+  if (given.onread) {
+    throw notSupported('options.onread');
+  }
+  if (given.path) {
+    throw notSupported('Unix domain sockets or pipes (options.path)');
+  }
+  if (given.blockList) {
+    throw notSupported('options.blockList');
+  }
+  if (given.objectMode) {
+    throw codedError('ERR_INVALID_ARG_VALUE', "The property 'options.objectMode' is not supported", TypeError);
   }
 }

@@ -8,7 +8,7 @@ import { type AddressInfo, isIP } from 'node:net';
 import { type OperationKind, SettledOperation } from '../operation.js';
 import type { CompletionPort } from '../port.js';
 import { TcpListener, type TcpSocket } from '../tcp.js';
-import { type Callback, normalizeArguments, validateAbortSignal, validateCount, validatePort } from './arguments.js';
+import { normalizeArguments, validateAbortSignal, validateCount, validatePort } from './arguments.js';
 import { type Blocks, blocksOf } from './blocks.js';
 import { codedError, invalidType, isPortFailure, listenError, notSupported, type PortFailure, transferError } from './errors.js';
 import { Socket } from './socket.js';
@@ -466,5 +466,3 @@ function backlogOf(value: unknown): number | undefined {
   const number = Number(value);
   return number > 0 ? Math.trunc(number) : undefined;
 }
-
-export type { Callback };

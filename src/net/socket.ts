@@ -9,7 +9,7 @@ import type { CompletionPort } from '../port.js';
 import type { TcpSocket } from '../tcp.js';
 import {
   normalizeArguments,
-  TIMER_MS_MAX,
+  rejectForeignOptions,
   validateAbortSignal,
   validateCount,
   validateDuration,
@@ -17,8 +17,10 @@ import {
 } from './arguments.js';
 import { type Blocks, blocksOf } from './blocks.js';
 import { type Connecting, prepareConnect, type TcpConnectOptions } from './connecting.js';
-import { codedError, isPortFailure, notSupported, type PortFailure, transferError } from './errors.js';
-import { type Piece, Transport } from './transport.js';
+import { codedError, isPortFailure, type PortFailure, transferError } from './errors.js';
+import { Inactivity } from './inactivity.js';
+import { byteLength, type Piece } from './pending-write.js';
+import { Transport } from './transport.js';
 
 export interface SocketConstructorOptions {
   /** The port to use; absent: this thread's default port. */
@@ -82,10 +84,7 @@ export class Socket extends Duplex {
   #keepAlive: boolean;
   #keepAliveMs: number;
 
-  #timeoutMs = 0;
-  #touchedAt = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #timerDue = 0;
+  #inactivity: Inactivity | undefined;
 
   #bytesRead = 0;
   #bytesSent = 0;
@@ -308,10 +307,7 @@ export class Socket extends Duplex {
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     const wasConnecting = this.connecting;
     this.connecting = false;
-    if (this.#timer !== undefined) {
-      clearTimeout(this.#timer);
-      this.#timer = undefined;
-    }
+    this.#inactivity?.stop();
     this.#attempt?.abort();
     this.#attempt = null;
     const hadError = error !== null && error !== undefined;
@@ -367,10 +363,7 @@ export class Socket extends Duplex {
 
   // ---- time-outs
 
-  /**
-   * 'timeout' is emitted after this many milliseconds without a byte in either direction; 0: never. The connection stays as it
-   * is. Setting, clearing and every transfer cost a store, not a timer: the one timer looks when it fires what is due.
-   */
+  /** 'timeout' is emitted after this many milliseconds without a byte in either direction; 0: never. The connection stays as it is. */
   setTimeout(ms: number, callback?: () => void): this {
     if (this.destroyed) {
       return this;
@@ -380,59 +373,30 @@ export class Socket extends Duplex {
     if (callback !== undefined) {
       validateFunction(callback, 'callback');
     }
-    this.#timeoutMs = duration;
-    if (duration === 0) {
-      if (callback !== undefined) {
+    if (duration > 0) {
+      this.#inactivity ??= new Inactivity(() => {
+        this.#scope.runInAsyncScope(this.emit, this, 'timeout');
+      });
+    }
+    this.#inactivity?.set(duration);
+    if (callback !== undefined) {
+      if (duration > 0) {
+        this.once('timeout', callback);
+      } else {
         this.removeListener('timeout', callback);
       }
-      return this;
-    }
-    this.touched();
-    if (this.#timerDue > this.#touchedAt + duration) {
-      clearTimeout(this.#timer);
-      this.#arm(duration);
-    }
-    if (callback !== undefined) {
-      this.once('timeout', callback);
     }
     return this;
   }
 
   /** @internal */
   touched(): void {
-    if (this.#timeoutMs > 0) {
-      this.#touchedAt = performance.now();
-      if (this.#timer === undefined && !this.destroyed) {
-        this.#arm(this.#timeoutMs);
-      }
-    }
+    this.#inactivity?.touch();
   }
 
   /** node:http resets a socket's timer by this name. @internal */
   _unrefTimer(): void {
     this.touched();
-  }
-
-  #arm(ms: number): void {
-    const delay = Math.min(Math.max(1, Math.ceil(ms)), TIMER_MS_MAX);
-    this.#timerDue = performance.now() + delay;
-    this.#timer = setTimeout(onTimer, delay, this);
-    this.#timer.unref();
-  }
-
-  /** @internal */
-  timerFired(): void {
-    this.#timer = undefined;
-    this.#timerDue = 0;
-    if (this.#timeoutMs === 0 || this.destroyed) {
-      return;
-    }
-    const rest = this.#touchedAt + this.#timeoutMs - performance.now();
-    if (rest > 0) {
-      this.#arm(rest);
-    } else {
-      this.#scope.runInAsyncScope(this.emit, this, 'timeout');
-    }
   }
 
   // ---- options and state
@@ -534,7 +498,7 @@ export class Socket extends Duplex {
     let bytes = this.#transport === null ? this.#bytesSent : this.#transport.bytesSent + this.#transport.unsentBytes;
     for (const list of [this.#pendingWrite ?? [], writableBuffer(this)]) {
       for (const { chunk, encoding } of list) {
-        bytes += typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length;
+        bytes += byteLength(chunk, encoding);
       }
     }
     return bytes;
@@ -572,10 +536,6 @@ function setOption(set: () => void): void {
   }
 }
 
-function onTimer(socket: Socket): void {
-  socket.timerFired();
-}
-
 /** What Writable has queued behind the write that is under way. */
 function writableBuffer(socket: Socket): readonly Piece[] {
   return (socket as unknown as { writableBuffer?: Piece[] }).writableBuffer ?? [];
@@ -599,29 +559,4 @@ function writeAfterPeerEnded(this: Socket, chunk: unknown, encoding?: unknown, d
   }
   this.destroy(error);
   return false;
-}
-
-/** What node:net can be asked for, and this can't be: said, not ignored. */
-function rejectForeignOptions(options: object | undefined): void {
-  const given = options as
-    | { fd?: unknown; handle?: unknown; onread?: unknown; objectMode?: unknown; path?: unknown; blockList?: unknown }
-    | undefined;
-  if (given === undefined || given === null) {
-    return;
-  }
-  if (given.fd !== undefined || given.handle) {
-    throw notSupported('sockets made of a descriptor or handle (options.fd, options.handle)');
-  }
-  if (given.onread) {
-    throw notSupported('options.onread');
-  }
-  if (given.path) {
-    throw notSupported('Unix domain sockets or pipes (options.path)');
-  }
-  if (given.blockList) {
-    throw notSupported('options.blockList');
-  }
-  if (given.objectMode) {
-    throw codedError('ERR_INVALID_ARG_VALUE', "The property 'options.objectMode' is not supported", TypeError);
-  }
 }

@@ -8,12 +8,7 @@ import { type OperationKind, SettledOperation } from '../operation.js';
 import type { TcpSocket } from '../tcp.js';
 import { type BlockHolder, type Blocks, LARGE_BYTES, SMALL_BYTES } from './blocks.js';
 import type { PortFailure } from './errors.js';
-
-/** A part of a write, as Duplex hands it over. */
-export interface Piece {
-  chunk: Buffer | string;
-  encoding: BufferEncoding;
-}
+import { PendingWrite, type Piece } from './pending-write.js';
 
 export type Done = (failure: PortFailure | null) => void;
 
@@ -82,12 +77,7 @@ export class Transport implements BlockHolder {
   #send: SendOperation | undefined;
   #sendBlock: Buffer | null = null;
   #sendBlockIsOwn = false;
-  /** The rest of the current write: the pieces, the first unfinished one, and how much of that has gone out. */
-  #pieces: Piece[] | null = null;
-  #pieceIndex = 0;
-  #chunk: Buffer | string | null = null;
-  #encoding: BufferEncoding = 'utf8';
-  #chunkOffset = 0;
+  readonly #write = new PendingWrite();
   #sendDone: Done | null = null;
   #inSend = 0;
 
@@ -266,52 +256,19 @@ export class Transport implements BlockHolder {
 
   /** Bytes of the current write that the kernel hasn't taken yet. */
   get unsentBytes(): number {
-    let bytes = this.#inSend;
-    if (this.#chunk !== null) {
-      bytes += byteLength(this.#chunk, this.#encoding) - this.#chunkOffset;
-    }
-    if (this.#pieces !== null) {
-      for (let i = this.#pieceIndex + 1; i < this.#pieces.length; i++) {
-        const piece = this.#pieces[i]!;
-        bytes += byteLength(piece.chunk, piece.encoding);
-      }
-    }
-    return bytes;
+    return this.#inSend + this.#write.bytes;
   }
 
   /** Sends one chunk; `done` is called when the kernel has it all. One write at a time. */
   send(chunk: Buffer | string, encoding: BufferEncoding, done: Done): void {
     this.#sendDone = done;
-    this.#chunk = chunk;
-    this.#encoding = encoding;
-    this.#chunkOffset = 0;
-    this.#sendSome(bytesAtMost(chunk, encoding) > SMALL_BYTES);
+    this.#sendSome(this.#write.setChunk(chunk, encoding) > SMALL_BYTES);
   }
 
   /** Sends several chunks, gathered into as few sends as their size allows. */
   sendPieces(pieces: Piece[], done: Done): void {
-    let total = 0;
-    for (let i = 0; i < pieces.length && total <= SMALL_BYTES; i++) {
-      const piece = pieces[i]!;
-      total += bytesAtMost(piece.chunk, piece.encoding);
-    }
     this.#sendDone = done;
-    this.#pieces = pieces;
-    this.#pieceIndex = -1;
-    this.#nextPiece();
-    this.#sendSome(total > SMALL_BYTES);
-  }
-
-  #nextPiece(): void {
-    const piece = this.#pieces === null ? undefined : this.#pieces[++this.#pieceIndex];
-    if (piece === undefined) {
-      this.#pieces = null;
-      this.#chunk = null;
-    } else {
-      this.#chunk = piece.chunk;
-      this.#encoding = piece.encoding;
-      this.#chunkOffset = 0;
-    }
+    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES) > SMALL_BYTES);
   }
 
   /** The one operation of this direction; made when first needed, many connections never send. */
@@ -332,7 +289,7 @@ export class Transport implements BlockHolder {
       block ??= Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
       this.#sendBlock = block;
     }
-    const bytes = this.#fill(block);
+    const bytes = this.#write.fill(block);
     const operation = this.#sendOperation();
     operation.offset = 0;
     operation.length = bytes;
@@ -344,42 +301,6 @@ export class Transport implements BlockHolder {
       this.#end();
       this.#finishSend(error as PortFailure);
     }
-  }
-
-  /** Copies what comes next into the block, as much as fits; returns how many bytes that is. */
-  #fill(block: Buffer): number {
-    let used = 0;
-    while (this.#chunk !== null && used < block.length) {
-      const room = block.length - used;
-      const chunk = this.#chunk;
-      if (typeof chunk === 'string') {
-        if (bytesAtMost(chunk, this.#encoding) <= room) {
-          used += block.write(chunk, used, this.#encoding);
-          this.#nextPiece();
-        } else if (used > 0 && bytesAtMost(chunk, this.#encoding) <= block.length) {
-          // It will fit an empty block: cheaper than encoding it into memory of its own first.
-          break;
-        } else {
-          this.#chunk = Buffer.from(chunk, this.#encoding);
-        }
-        continue;
-      }
-      const rest = chunk.length - this.#chunkOffset;
-      if (rest <= room) {
-        if (this.#chunkOffset === 0) {
-          block.set(chunk, used);
-        } else {
-          chunk.copy(block, used, this.#chunkOffset);
-        }
-        used += rest;
-        this.#nextPiece();
-      } else {
-        chunk.copy(block, used, this.#chunkOffset, this.#chunkOffset + room);
-        used += room;
-        this.#chunkOffset += room;
-      }
-    }
-    return used;
   }
 
   /** Ends the write side, after what was sent before. */
@@ -403,7 +324,7 @@ export class Transport implements BlockHolder {
         this.bytesSent += bytes;
         this.#inSend -= bytes;
       }
-      if (error !== null || this.#chunk === null || this.#closing) {
+      if (error !== null || this.#write.empty || this.#closing) {
         this.#finishSend(error);
       } else {
         this.#owner.touched();
@@ -424,8 +345,7 @@ export class Transport implements BlockHolder {
     }
     const done = this.#sendDone!;
     this.#sendDone = null;
-    this.#chunk = null;
-    this.#pieces = null;
+    this.#write.clear();
     this.#inSend = 0;
     this.#owner.touched();
     this.#scope.runInAsyncScope(done, undefined, error);
@@ -475,19 +395,4 @@ export class Transport implements BlockHolder {
       this.#announceClose();
     }
   }
-}
-
-function byteLength(chunk: Buffer | string, encoding: BufferEncoding): number {
-  return typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length;
-}
-
-/** An upper bound of a chunk's bytes that needs no look at the characters. */
-function bytesAtMost(chunk: Buffer | string, encoding: BufferEncoding): number {
-  if (typeof chunk !== 'string') {
-    return chunk.length;
-  }
-  if (encoding === 'latin1' || encoding === 'binary' || encoding === 'ascii') {
-    return chunk.length;
-  }
-  return encoding === 'utf8' || encoding === 'utf-8' ? chunk.length * 3 : chunk.length * 2;
 }

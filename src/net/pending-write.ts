@@ -1,0 +1,126 @@
+/**
+ * The part of a write that hasn't gone out yet: chunks, as Duplex hands them over, and how far into them the sends have come. It
+ * gives them out in blocks; strings are encoded right into the block where they fit. No operation and no event is known here.
+ */
+
+/** A chunk of a write with its encoding, which means something only for a string. */
+export interface Piece {
+  chunk: Buffer | string;
+  encoding: BufferEncoding;
+}
+
+export class PendingWrite {
+  #pieces: Piece[] | null = null;
+  #index = 0;
+  #chunk: Buffer | string | null = null;
+  #encoding: BufferEncoding = 'utf8';
+  /** Bytes of the chunk, a Buffer by then, that have been given out. */
+  #offset = 0;
+
+  /** Nothing is left to be given out. */
+  get empty(): boolean {
+    return this.#chunk === null;
+  }
+
+  /** Bytes that are left to be given out. */
+  get bytes(): number {
+    let bytes = this.#chunk === null ? 0 : byteLength(this.#chunk, this.#encoding) - this.#offset;
+    if (this.#pieces !== null) {
+      for (let i = this.#index + 1; i < this.#pieces.length; i++) {
+        const piece = this.#pieces[i]!;
+        bytes += byteLength(piece.chunk, piece.encoding);
+      }
+    }
+    return bytes;
+  }
+
+  /** Takes one chunk in; returns at most how many bytes it has. */
+  setChunk(chunk: Buffer | string, encoding: BufferEncoding): number {
+    this.#pieces = null;
+    this.#chunk = chunk;
+    this.#encoding = encoding;
+    this.#offset = 0;
+    return bytesAtMost(chunk, encoding);
+  }
+
+  /** Takes several in; returns at most how many bytes they have, counted only up to beyond `enough`. */
+  setPieces(pieces: Piece[], enough: number): number {
+    let total = 0;
+    for (let i = 0; i < pieces.length && total <= enough; i++) {
+      const piece = pieces[i]!;
+      total += bytesAtMost(piece.chunk, piece.encoding);
+    }
+    this.#pieces = pieces;
+    this.#index = -1;
+    this.#next();
+    return total;
+  }
+
+  clear(): void {
+    this.#pieces = null;
+    this.#chunk = null;
+  }
+
+  /** Copies what comes next into the block, as much as fits; returns how many bytes that is. */
+  fill(block: Buffer): number {
+    let used = 0;
+    while (this.#chunk !== null && used < block.length) {
+      const room = block.length - used;
+      const chunk = this.#chunk;
+      if (typeof chunk === 'string') {
+        const most = bytesAtMost(chunk, this.#encoding);
+        if (most <= room) {
+          used += block.write(chunk, used, this.#encoding);
+          this.#next();
+        } else if (used > 0 && most <= block.length) {
+          // It will fit an empty block: cheaper than encoding it into memory of its own first.
+          break;
+        } else {
+          this.#chunk = Buffer.from(chunk, this.#encoding);
+        }
+        continue;
+      }
+      const rest = chunk.length - this.#offset;
+      if (rest > room) {
+        chunk.copy(block, used, this.#offset, this.#offset + room);
+        this.#offset += room;
+        return block.length;
+      }
+      if (this.#offset === 0) {
+        block.set(chunk, used);
+      } else {
+        chunk.copy(block, used, this.#offset);
+      }
+      used += rest;
+      this.#next();
+    }
+    return used;
+  }
+
+  #next(): void {
+    const piece = this.#pieces === null ? undefined : this.#pieces[++this.#index];
+    if (piece === undefined) {
+      this.clear();
+    } else {
+      this.#chunk = piece.chunk;
+      this.#encoding = piece.encoding;
+      this.#offset = 0;
+    }
+  }
+}
+
+/** How many bytes a chunk has. */
+export function byteLength(chunk: Buffer | string, encoding: BufferEncoding): number {
+  return typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length;
+}
+
+/** An upper bound of a chunk's bytes that needs no look at the characters. */
+function bytesAtMost(chunk: Buffer | string, encoding: BufferEncoding): number {
+  if (typeof chunk !== 'string') {
+    return chunk.length;
+  }
+  if (encoding === 'latin1' || encoding === 'binary' || encoding === 'ascii') {
+    return chunk.length;
+  }
+  return encoding === 'utf8' || encoding === 'utf-8' ? chunk.length * 3 : chunk.length * 2;
+}

@@ -3,6 +3,7 @@
 // once, with a stack trace and an ERR_… code, before anything is started.
 
 import type { NativeError } from './native.js';
+import { ReflectSet } from './primordials.js';
 
 /** Who ended an operation that ends in ECANCELED or ETIMEDOUT of ours. */
 export type CancelledBy = 'cancel' | 'signal' | 'timeout' | 'close';
@@ -62,7 +63,7 @@ function messageOf(error: NativeError, syscall: string, by: number): string {
 
 /** Sets Error.stackTraceLimit; false where the intrinsics are frozen, and then errors cost their stack trace. */
 function limitStack(limit: number): boolean {
-  return Reflect.set(Error, 'stackTraceLimit', limit);
+  return ReflectSet(Error, 'stackTraceLimit', limit);
 }
 
 /** Makes the error of a packet: no stack trace is taken. */
@@ -135,6 +136,11 @@ export function wrongValue(name: string, problem: string): Error {
 
 export function outOfRange(name: string, range: string, value: unknown): Error {
   return misuse(RangeError, 'ERR_OUT_OF_RANGE', `${name} must be ${range}, but is ${shown(value)}`);
+}
+
+/** For `new` of a class that only this package makes objects of. */
+export function illegalConstructor(instead: string): Error {
+  return misuse(TypeError, 'ERR_ILLEGAL_CONSTRUCTOR', `Illegal constructor: ${instead}`);
 }
 
 export function portClosed(): Error {

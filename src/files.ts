@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import * as abi from './abi.js';
 import { resultMakers } from './engine.js';
 import { misuse, wrongType, wrongValue } from './errors.js';
-import { Handle, stateOf } from './handle.js';
+import { Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
 import { native } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
@@ -91,7 +91,7 @@ export function appends(flags: number): boolean {
 export class FileHandle extends Handle {
   static {
     resultMakers[abi.OP_OPEN] = (id: number, slot: Slot): FileHandle => {
-      const file = new FileHandle(id);
+      const file = new FileHandle(making, id);
       const state = stateOf(file);
       state.engine = slot.engine;
       state.key = slot.key;
@@ -100,8 +100,8 @@ export class FileHandle extends Handle {
     };
   }
 
-  private constructor(id: number) {
-    super(id);
+  private constructor(token: symbol, id: number) {
+    super(token, id);
   }
 
   /**
@@ -118,7 +118,7 @@ export class FileHandle extends Handle {
     const numeric = flagsArgument(flags);
     const id = native.openFile(checked, numeric, modeArgument(mode));
     if (id >= 0) {
-      const file = new FileHandle(id);
+      const file = new FileHandle(making, id);
       stateOf(file).append = appends(numeric);
       return file;
     }

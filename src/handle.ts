@@ -3,7 +3,7 @@
 
 import * as abi from './abi.js';
 import type { Engine } from './engine.js';
-import { handleClosed, misuse, portClosed, wrongType } from './errors.js';
+import { handleClosed, illegalConstructor, misuse, portClosed, wrongType } from './errors.js';
 import { native } from './native.js';
 
 export class HandleState {
@@ -46,6 +46,9 @@ function register(handle: Handle, id: number): void {
   collected.register(handle, id, handle);
 }
 
+/** Only this package's modules have it: a script can't make a handle out of a number. */
+export const making: unique symbol = Symbol('making a handle');
+
 let stateOf: (handle: Handle) => HandleState;
 let isHandle: (value: unknown) => value is Handle;
 
@@ -59,7 +62,8 @@ export abstract class Handle {
   }
 
   /** @internal */
-  protected constructor(id: number) {
+  protected constructor(token: symbol, id: number) {
+    if (token !== making) throw illegalConstructor('use FileHandle.openSync, TcpListener.listenSync or TcpSocket.openSync');
     this.#state = new HandleState(this, id, 0);
     register(this, id);
   }

@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os';
 import * as abi from './abi.js';
 import type { Dispatch, Handler } from './engine.js';
 import { Engine } from './engine.js';
-import { AbortError, misuse, wrongType, wrongValue } from './errors.js';
+import { AbortError, illegalConstructor, misuse, wrongType, wrongValue } from './errors.js';
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { handleArgument } from './handle.js';
@@ -118,6 +118,7 @@ export class Consumer {
 
   /** @internal */
   constructor(engine: Engine, dispatch: Dispatch) {
+    if (!(engine instanceof Engine)) throw illegalConstructor('use port.dispatch');
     this.#engine = engine;
     this.#dispatch = dispatch;
   }
@@ -316,6 +317,7 @@ export class CompletionPort<C = unknown> {
   }
 
   private constructor(engine: Engine, concurrency: number, maxOperations: number) {
+    if (!(engine instanceof Engine)) throw illegalConstructor('use CompletionPort.create');
     this.#engine = engine;
     const { name, features } = engine.native;
     this.backend = Object.freeze({ name, features: Object.freeze({ ...features }) });

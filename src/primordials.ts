@@ -33,6 +33,7 @@ export const PromiseThen = uncurryThis(Promise.prototype.then) as (
   promise: Promise<void>,
   fulfilled: () => void,
 ) => Promise<void>;
+export const ReflectSet = Reflect.set;
 export const StringIncludes = uncurryThis(String.prototype.includes) as (text: string, part: string) => boolean;
 
 /** 'Uint8Array' and so on; undefined for a DataView. */

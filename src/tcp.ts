@@ -5,7 +5,7 @@ import * as abi from './abi.js';
 import { resultMakers } from './engine.js';
 import { handleClosed, wrongType, wrongValue } from './errors.js';
 import type { HandleState } from './handle.js';
-import { closeHandle, engineFor, Handle, stateOf } from './handle.js';
+import { closeHandle, engineFor, Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
 import { native } from './native.js';
 import type { Operation, OperationOptions, ShutdownHow } from './operation.js';
@@ -79,8 +79,8 @@ export interface ListenOptions {
 export class TcpListener extends Handle {
   readonly #address: SocketAddress;
 
-  private constructor(id: number) {
-    super(id);
+  private constructor(token: symbol, id: number) {
+    super(token, id);
     this.#address = readAddress(stateOf(this), false) as SocketAddress;
   }
 
@@ -99,7 +99,7 @@ export class TcpListener extends Handle {
     const family = parseAddress(host, port, 'options.host', 'options.port');
     const id = native.listen(family, scratch, backlog, reusePort, ipv6Only);
     if (id < 0) throw errorOfResult(id, abi.OP_ACCEPT, 'listen', ` (${host} port ${port})`);
-    return new TcpListener(id);
+    return new TcpListener(making, id);
   }
 
   /** Where it listens, its port never 0. It stays readable after the close. */
@@ -135,14 +135,14 @@ const hows: Readonly<Record<ShutdownHow, number>> = { write: 0, read: 1, both: 2
  */
 export class TcpSocket extends Handle {
   static {
-    resultMakers[abi.OP_ACCEPT] = (id: number): TcpSocket => new TcpSocket(id);
+    resultMakers[abi.OP_ACCEPT] = (id: number): TcpSocket => new TcpSocket(making, id);
   }
 
   #localAddress: SocketAddress | undefined;
   #remoteAddress: SocketAddress | undefined;
 
-  private constructor(id: number) {
-    super(id);
+  private constructor(token: symbol, id: number) {
+    super(token, id);
   }
 
   /**
@@ -166,7 +166,7 @@ export class TcpSocket extends Handle {
     }
     const id = native.socket(number, bound ? scratch : null);
     if (id < 0) throw errorOfResult(id, abi.OP_CONNECT, bound ? 'bind' : 'socket', '');
-    const socket = new TcpSocket(id);
+    const socket = new TcpSocket(making, id);
     stateOf(socket).family = number;
     return socket;
   }

@@ -143,6 +143,11 @@ export function illegalConstructor(instead: string): Error {
   return misuse(TypeError, 'ERR_ILLEGAL_CONSTRUCTOR', `Illegal constructor: ${instead}`);
 }
 
+/** For a method that is called on something else than what it is a method of. */
+export function invalidThis(expected: string, value: unknown): Error {
+  return misuse(TypeError, 'ERR_INVALID_THIS', `the receiver must be ${expected}, but is ${shown(value)}`);
+}
+
 export function portClosed(): Error {
   return misuse(Error, 'ERR_PORT_CLOSED', 'the completion port is closed');
 }

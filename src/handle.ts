@@ -3,7 +3,7 @@
 
 import * as abi from './abi.js';
 import type { Engine } from './engine.js';
-import { handleClosed, illegalConstructor, misuse, portClosed, wrongType } from './errors.js';
+import { handleClosed, illegalConstructor, invalidThis, misuse, portClosed, wrongType } from './errors.js';
 import { native } from './native.js';
 
 export class HandleState {
@@ -57,7 +57,10 @@ export abstract class Handle {
   readonly #state: HandleState;
 
   static {
-    stateOf = (handle) => handle.#state;
+    stateOf = (handle) => {
+      if (typeof handle !== 'object' || handle === null || !(#state in handle)) throw invalidThis('a handle', handle);
+      return handle.#state;
+    };
     isHandle = (value): value is Handle => typeof value === 'object' && value !== null && #state in value;
   }
 
@@ -70,16 +73,16 @@ export abstract class Handle {
 
   /** A number that no other handle of this process has, or will have: a safe integer. Packets carry it as `handleId`. */
   get id(): number {
-    return this.#state.id;
+    return stateOf(this).id;
   }
 
   get closed(): boolean {
-    return this.#state.closed;
+    return stateOf(this).closed;
   }
 
   /** The key that it was associated with; undefined before. */
   get key(): number | undefined {
-    return this.#state.engine === null ? undefined : this.#state.key;
+    return stateOf(this).engine === null ? undefined : stateOf(this).key;
   }
 
   /**
@@ -89,7 +92,7 @@ export abstract class Handle {
    * @throws ERR_HANDLE_CLOSED, ERR_PORT_CLOSED
    */
   cancel(): number {
-    const state = this.#state;
+    const state = stateOf(this);
     if (state.closed) throw handleClosed();
     if (state.engine === null) return 0;
     if (state.engine.closed) throw portClosed();
@@ -101,7 +104,7 @@ export abstract class Handle {
    * result if that was first; their packets are still delivered. Closing twice is harmless.
    */
   close(): void {
-    closeHandle(this.#state, false);
+    closeHandle(stateOf(this), false);
   }
 
   [Symbol.dispose](): void {

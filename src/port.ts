@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os';
 import * as abi from './abi.js';
 import type { Dispatch, Handler } from './engine.js';
 import { Engine } from './engine.js';
-import { AbortError, illegalConstructor, misuse, wrongType, wrongValue } from './errors.js';
+import { AbortError, illegalConstructor, invalidThis, misuse, wrongType, wrongValue } from './errors.js';
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { handleArgument } from './handle.js';
@@ -313,7 +313,10 @@ export class CompletionPort<C = unknown> {
   readonly #engine: Engine;
 
   static {
-    engineOf = (port) => port.#engine;
+    engineOf = (port) => {
+      if (typeof port !== 'object' || port === null || !(#engine in port)) throw invalidThis('a CompletionPort', port);
+      return port.#engine;
+    };
   }
 
   private constructor(engine: Engine, concurrency: number, maxOperations: number) {
@@ -352,23 +355,23 @@ export class CompletionPort<C = unknown> {
 
   /** Operations started whose packet isn't delivered yet. */
   get inFlight(): number {
-    return this.#engine.inFlight;
+    return engineOf(this).inFlight;
   }
 
   /** The port's own memory. Views of it are used by operations in place, without a copy. */
   get arena(): SharedArrayBuffer {
-    this.#engine.checkOpen();
-    return this.#engine.memory.arena;
+    engineOf(this).checkOpen();
+    return engineOf(this).memory.arena;
   }
 
   /** Fulfilled after close(), when the last operation has let go of its memory. */
   get closed(): Promise<void> {
-    return this.#engine.closedPromise;
+    return engineOf(this).closedPromise;
   }
 
   /** True from close() on. */
   get isClosed(): boolean {
-    return this.#engine.closed;
+    return engineOf(this).closed;
   }
 
   /** What another thread would attach with: only a shared port has one. Throws ERR_NOT_SHARED. */
@@ -383,7 +386,7 @@ export class CompletionPort<C = unknown> {
    * @throws ERR_ALREADY_ASSOCIATED, ERR_HANDLE_CLOSED, ERR_PORT_CLOSED, misuse
    */
   associate(handle: Handle, key: number): void {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     const state = handleArgument(handle);
     const checked = safeInteger(key, 'key');
@@ -404,7 +407,7 @@ export class CompletionPort<C = unknown> {
    * @param operation - an Operation, which the packet will carry and which is not changed by it, or an object with an `id`
    */
   post(key: number, bytesTransferred = 0, operation?: Operation<C> | { id: number } | null): void {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     safeInteger(key, 'key');
     integer(bytesTransferred, 'bytesTransferred', 0, MAX_UINT32);
@@ -425,7 +428,7 @@ export class CompletionPort<C = unknown> {
    * @throws ERR_PORT_CLOSED, misuse
    */
   getSync(timeout?: number): Packet<C> | null {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     return engine.getOneSync(milliseconds(timeout, 'timeout')) as Packet<C> | null;
   }
@@ -436,7 +439,7 @@ export class CompletionPort<C = unknown> {
    * @returns an empty array if time ran out
    */
   getManySync(max: number, timeout?: number): Packet<C>[] {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     integer(max, 'max', 1, MAX_INT32);
     return engine.getManySync(max, milliseconds(timeout, 'timeout')) as Packet<C>[];
@@ -448,19 +451,19 @@ export class CompletionPort<C = unknown> {
    * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse
    */
   get(options?: GetOptions): Promise<Packet<C> | null> {
-    return waitFor(this.#engine, 0, options, null) as Promise<Packet<C> | null>;
+    return waitFor(engineOf(this), 0, options, null) as Promise<Packet<C> | null>;
   }
 
   /** As get, for up to `max` packets: an empty array if time ran out. */
   getMany(max: number, options?: GetOptions): Promise<Packet<C>[]> {
     // 0 would mean one packet to the wait below.
-    return waitFor(this.#engine, max === 0 ? Number.NaN : max, options, null) as Promise<Packet<C>[]>;
+    return waitFor(engineOf(this), max === 0 ? Number.NaN : max, options, null) as Promise<Packet<C>[]>;
   }
 
   /** Packets as they come, until the port closes. Leaving the loop loses no packet. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Packet<C>> {
-    this.#engine.checkOpen();
-    return new PacketIterator<C>(this.#engine);
+    engineOf(this).checkOpen();
+    return new PacketIterator<C>(engineOf(this));
   }
 
   /**
@@ -471,7 +474,7 @@ export class CompletionPort<C = unknown> {
    * @throws ERR_ALREADY_DISPATCHING: a port has one dispatch at a time
    */
   dispatch(handler: (packet: Packet<C>) => void): Consumer {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     if (typeof handler !== 'function') throw wrongType('handler', 'a function', handler);
     if (engine.dispatch !== null)
@@ -489,8 +492,8 @@ export class CompletionPort<C = unknown> {
    * @throws ENOBUFS if the arena has no piece of that size left
    */
   allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
-    this.#engine.checkOpen();
-    return this.#engine.allocate(bytes);
+    engineOf(this).checkOpen();
+    return engineOf(this).allocate(bytes);
   }
 
   /**
@@ -499,8 +502,8 @@ export class CompletionPort<C = unknown> {
    * @throws ERR_INVALID_ARG_VALUE for a view that allocate didn't return, or a second release
    */
   release(view: ArrayBufferView): void {
-    this.#engine.checkOpen();
-    this.#engine.release(view);
+    engineOf(this).checkOpen();
+    engineOf(this).release(view);
   }
 
   /**
@@ -517,7 +520,7 @@ export class CompletionPort<C = unknown> {
     flags: string | number = 'r',
     options?: Operation<C> | (OperationOptions<C> & { key: number; mode?: number | undefined }),
   ): Operation<C> {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     const checked = pathArgument(path);
     const numeric = flagsArgument(flags);
@@ -531,13 +534,13 @@ export class CompletionPort<C = unknown> {
 
   /** Has the kernel begin what was started. It would at the latest at the end of the current job, or with the next get. */
   flush(): void {
-    this.#engine.checkOpen();
-    this.#engine.flush();
+    engineOf(this).checkOpen();
+    engineOf(this).flush();
   }
 
   /** Figures about the port. */
   stats(): Stats {
-    const engine = this.#engine;
+    const engine = engineOf(this);
     engine.checkOpen();
     engine.native.stats();
     const { f64, u32, memory } = engine;
@@ -564,15 +567,15 @@ export class CompletionPort<C = unknown> {
 
   /** The port keeps the process alive while it waits for something: the default. */
   ref(): this {
-    this.#engine.checkOpen();
-    this.#engine.ref();
+    engineOf(this).checkOpen();
+    engineOf(this).ref();
     return this;
   }
 
   /** The port doesn't keep the process alive. */
   unref(): this {
-    this.#engine.checkOpen();
-    this.#engine.unref();
+    engineOf(this).checkOpen();
+    engineOf(this).unref();
     return this;
   }
 
@@ -581,7 +584,7 @@ export class CompletionPort<C = unknown> {
    * flight is cancelled. `closed` is fulfilled when the kernel has let go of all memory. Its handles can be closed, not used.
    */
   close(): void {
-    this.#engine.close();
+    engineOf(this).close();
   }
 
   [Symbol.dispose](): void {

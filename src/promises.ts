@@ -9,10 +9,11 @@
 import type { CompletionError } from './errors.js';
 import { wrongType } from './errors.js';
 import { FileHandle } from './files.js';
+import { isHandle } from './handle.js';
 import type { View } from './memory.js';
 import type { OperationKind, OperationOptions, ShutdownHow } from './operation.js';
 import { SettledOperation } from './operation.js';
-import type { CompletionPort } from './port.js';
+import { CompletionPort } from './port.js';
 import { NativePromise } from './primordials.js';
 import { TcpListener, TcpSocket } from './tcp.js';
 
@@ -67,12 +68,17 @@ function promised<T>(
 }
 
 function fileArgument(file: unknown): FileHandle {
-  if (!(file instanceof FileHandle)) throw wrongType('file', 'a FileHandle', file);
+  if (!isHandle(file) || !(file instanceof FileHandle)) throw wrongType('file', 'a FileHandle', file);
   return file;
 }
 
+function portArgument(port: unknown): CompletionPort {
+  if (!(port instanceof CompletionPort)) throw wrongType('port', 'a CompletionPort', port);
+  return port;
+}
+
 function socketArgument(socket: unknown): TcpSocket {
-  if (!(socket instanceof TcpSocket)) throw wrongType('socket', 'a TcpSocket', socket);
+  if (!isHandle(socket) || !(socket instanceof TcpSocket)) throw wrongType('socket', 'a TcpSocket', socket);
   return socket;
 }
 
@@ -133,7 +139,7 @@ export function open(
     (operation) => {
       operation.key = options?.key ?? 0;
       operation.mode = options?.mode;
-      port.open(path, flags, operation);
+      portArgument(port).open(path, flags, operation);
     },
   );
 }
@@ -144,7 +150,7 @@ export function accept(listener: TcpListener, options?: PlainOptions): Promise<T
     options,
     (_bytes, result) => result as TcpSocket,
     (operation) => {
-      if (!(listener instanceof TcpListener)) throw wrongType('listener', 'a TcpListener', listener);
+      if (!isHandle(listener) || !(listener instanceof TcpListener)) throw wrongType('listener', 'a TcpListener', listener);
       listener.accept(operation);
     },
   );
@@ -157,6 +163,7 @@ export async function connect(
   options?: PlainOptions & { key?: number | undefined },
 ): Promise<TcpSocket> {
   if (typeof address !== 'object' || address === null) throw wrongType('address', 'an object with host and port', address);
+  portArgument(port);
   const family = typeof address.host === 'string' && address.host.includes(':') ? 'IPv6' : 'IPv4';
   const socket = TcpSocket.openSync({ family, localAddress: address.localAddress });
   try {

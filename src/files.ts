@@ -4,7 +4,7 @@ import { constants } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as abi from './abi.js';
 import { resultMakers } from './engine.js';
-import { misuse, wrongType, wrongValue } from './errors.js';
+import { bufferDetached, misuse, wrongType, wrongValue } from './errors.js';
 import { Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
 import { native } from './native.js';
@@ -55,7 +55,12 @@ export function pathArgument(path: unknown): string | Uint8Array {
   }
   if (path instanceof URL) return pathArgument(fileURLToPath(path));
   if (path instanceof Uint8Array) {
-    const copy = Uint8Array.prototype.slice.call(path);
+    let copy: Uint8Array;
+    try {
+      copy = Uint8Array.prototype.slice.call(path);
+    } catch {
+      throw bufferDetached('path'); // slice throws for this reason alone
+    }
     if (copy.indexOf(0) >= 0) throw wrongValue('path', 'contains a null byte');
     return copy;
   }

@@ -158,8 +158,8 @@ export class TcpSocket extends Handle {
     let number = family === 'IPv6' ? 6 : 4;
     let bound = false;
     if (localAddress !== undefined || localPort !== undefined) {
-      const host = localAddress ?? (number === 6 ? '::' : '0.0.0.0');
-      const parsed = parseAddress(host, localPort ?? 0, 'options.localAddress', 'options.localPort');
+      const host = localAddress === undefined ? (number === 6 ? '::' : '0.0.0.0') : localAddress;
+      const parsed = parseAddress(host, localPort === undefined ? 0 : localPort, 'options.localAddress', 'options.localPort');
       if (family !== undefined && parsed !== number) throw wrongValue('options.localAddress', `must be an ${family} address`);
       number = parsed;
       bound = true;

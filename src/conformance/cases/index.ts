@@ -15,6 +15,7 @@ import { cases as closeReuse } from './close-reuse.js';
 import { cases as closeWaits } from './close-waits.js';
 import { cases as dispatch } from './dispatch.js';
 import { cases as dispatchTurns } from './dispatch-turns.js';
+import { cases as errors } from './errors.js';
 import { cases as files } from './files.js';
 import { cases as filesDisk } from './files-disk.js';
 import { cases as filesEnds } from './files-ends.js';
@@ -29,6 +30,7 @@ import { cases as memory } from './memory.js';
 import { cases as memoryArena } from './memory-arena.js';
 import { cases as memoryBytes } from './memory-bytes.js';
 import { cases as memoryLife } from './memory-life.js';
+import { cases as misuse } from './misuse.js';
 import { cases as operations } from './operations.js';
 import { cases as operationsLimits } from './operations-limits.js';
 import { cases as order } from './order.js';
@@ -95,4 +97,6 @@ export const cases: readonly ConformanceCase[] = [
   ...tcpSoak,
   ...tcpListen,
   ...tcpLimits,
+  ...errors,
+  ...misuse,
 ];

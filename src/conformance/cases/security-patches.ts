@@ -169,12 +169,19 @@ export function patchedRun(path: string, patch: string): string {
   let b;
   for (let got = 0; got < 2; ) for (const packet of port.getManySync(2, 2000)) { got++; if (packet.kind === 'accept') b = packet.result; }
   port.associate(b, 4);
+  /** A view whose own properties lie. */
+  const lying = (buffer) => {
+    const view = new U8(buffer, 32, 32);
+    for (const [name, value] of [['byteLength', 2 ** 40], ['length', 2 ** 40], ['byteOffset', 0], ['buffer', decoy], ['constructor', SAB]]) define(view, name, { value });
+    return view;
+  };
   const makers = [
     () => { const buffer = mine(new AB(96)); return [buffer, new U8(buffer, 32, 32)]; },
     () => { const buffer = mine(new SAB(96)); return [buffer, new U8(buffer, 32, 32)]; },
     () => { const buffer = mine(new SAB(96)); return [buffer, new DV(buffer, 32, 32)]; },
     () => { const buffer = mine(new AB(96)); return [buffer, new DV(buffer, 32, 32)]; },
     () => { const block = port.allocate(96); return [null, block, block]; },
+    () => { const buffer = mine(new AB(96)); return [buffer, lying(buffer)]; },
   ];
   const { exit } = process;
   const next = () => port.getSync(3000);

@@ -34,7 +34,8 @@ test('no link leads to nowhere', () => {
   const broken: string[] = [];
   for (const { path, html } of pages) {
     for (const [, link] of html.matchAll(/(?:href|src)="([^"]*)"/g)) {
-      if (link === undefined || /^(#|data:|mailto:|https?:)/.test(link)) continue;
+      // An empty link is the page itself.
+      if (link === undefined || link === '' || /^(#|data:|mailto:|https?:)/.test(link)) continue;
       const target = normalize(join(folder, dirname(path), decodeURIComponent(link.replace(/[?#].*$/, ''))));
       if (!existsSync(target) || (statSync(target).isDirectory() && !existsSync(join(target, 'index.html')))) {
         broken.push(`${path}: ${link}`);

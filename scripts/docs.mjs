@@ -108,6 +108,8 @@ function nameAndOrder(project) {
   for (const module of project.children ?? []) module.name = moduleNames.get(module.name) ?? module.name;
   const byImportance = (a, b) => names.indexOf(a.name) - names.indexOf(b.name);
   project.children?.sort(byImportance);
+  // Documents stay in front: they are in none of the names.
+  project.childrenIncludingDocuments?.sort(byImportance);
   for (const group of project.groups ?? []) {
     if (group.title === 'Modules') group.children.sort(byImportance);
   }

@@ -310,15 +310,21 @@ describe.each(implementations)('%s', (_name, net) => {
       const { client } = await connected(net);
       const order: string[] = [];
       client.on('close', () => order.push('close'));
-      client.write(Buffer.alloc(32 * 2 ** 20), () => order.push('first'));
-      client.write('more', (error) => order.push(`second ${(error as NodeJS.ErrnoException).code}`));
+      const codes: (string | undefined)[] = [];
+      const note = (name: string) => (error?: Error | null) => {
+        order.push(name);
+        codes.push((error as NodeJS.ErrnoException | undefined)?.code);
+      };
+      client.write(Buffer.alloc(32 * 2 ** 20), note('first'));
+      client.write('more', note('second'));
       await sleep(50);
       client.destroy();
-      await once(client, 'close');
+      expect(await closed(client)).toBe(false);
       await turn();
-      expect(order).toContain('first');
-      expect(order).toContain('second ERR_STREAM_DESTROYED');
-      expect(order.at(-1)).toBe('close');
+      expect(order).toEqual(['first', 'second', 'close']);
+      // Up to Node 20 node:net tells the write in flight that it went well; all later ones, and here, are told the truth.
+      expect(['ECANCELED', undefined]).toContain(codes[0]);
+      expect(['ECANCELED', 'ERR_STREAM_DESTROYED']).toContain(codes[1]);
     });
 
     test('destroy(error): error, then close with hadError', async () => {

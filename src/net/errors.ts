@@ -2,6 +2,7 @@
  * Errors in the shape that node:net gives them. A program that looks at `code`, `errno`, `syscall`, `address` and `port` of an
  * error must not notice which implementation it came from; the packet's own error stays reachable as `cause`.
  */
+import { constants } from 'node:os';
 import { getSystemErrorMap, inspect } from 'node:util';
 
 /** What the port reports of a failure: the fields this layer passes on. */
@@ -9,6 +10,14 @@ export interface PortFailure {
   code: string;
   errno?: number;
   message: string;
+}
+
+/** What is left of a write when its socket is closed between two of its sends. */
+export function cutOff(): PortFailure {
+  const failure = new Error('the socket was closed before all of the write was sent') as Error & PortFailure;
+  failure.code = 'ECANCELED';
+  failure.errno = -constants.errno.ECANCELED;
+  return failure;
 }
 
 /** A system error as node:net shapes it. */

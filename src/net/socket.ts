@@ -285,8 +285,7 @@ export class Socket extends Duplex {
   #sent(failure: PortFailure | null): void {
     const done = this.#writeDone!;
     this.#writeDone = null;
-    // A destroyed socket has reported its error, or had none: the write's own ECANCELED would only hide that.
-    done(failure === null || this.destroyed ? null : transferError('write', failure));
+    done(failure === null ? null : transferError('write', failure));
   }
 
   override _final(done: WriteDone): void {

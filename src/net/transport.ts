@@ -7,7 +7,7 @@ import type { AsyncResource } from 'node:async_hooks';
 import { type OperationKind, SettledOperation } from '../operation.js';
 import type { TcpSocket } from '../tcp.js';
 import { type BlockHolder, type Blocks, LARGE_BYTES, SMALL_BYTES } from './blocks.js';
-import type { PortFailure } from './errors.js';
+import { cutOff, type PortFailure } from './errors.js';
 import { PendingWrite, type Piece } from './pending-write.js';
 
 export type Done = (failure: PortFailure | null) => void;
@@ -324,8 +324,10 @@ export class Transport implements BlockHolder {
         this.bytesSent += bytes;
         this.#inSend -= bytes;
       }
-      if (error !== null || this.#write.empty || this.#closing) {
+      if (error !== null || this.#write.empty) {
         this.#finishSend(error);
+      } else if (this.#closing) {
+        this.#finishSend(cutOff());
       } else {
         this.#owner.touched();
         this.#sendSome(true);

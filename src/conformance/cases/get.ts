@@ -74,6 +74,25 @@ export const cases: ConformanceCase[] = alsoInverted(
     ...variants(
       {
         clause: 'GET-02',
+        title: 'never early, whatever fraction of the loop’s millisecond has gone when it asks',
+        reference: 'dwMilliseconds: counted from the call',
+      },
+      Object.fromEntries(Object.entries(getters).map(([name, get]) => [`late ${name}`, get])),
+      async (t, get) => {
+        const port = t.createPort();
+        for (let round = 0; round < 60; round++) {
+          const timeout = 1 + t.random.next() * 2;
+          await t.turn();
+          t.spin(t.random.next());
+          const begin = t.now();
+          t.equal((await get(port, timeout)).length, 0, 'packets of an empty port');
+          t.atLeast(t.now() - begin, timeout, `milliseconds of a get with timeout ${timeout}`);
+        }
+      },
+    ),
+    ...variants(
+      {
+        clause: 'GET-02',
         title: 'fractions and Infinity are accepted; NaN, negatives and what is no number are refused and lose no packet',
         reference: 'INFINITE waits for ever; a DWORD has neither sign nor NaN',
       },

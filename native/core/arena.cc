@@ -12,6 +12,16 @@ namespace {
 constexpr uint32_t kClasses[] = {64,   128,  192,  256,  320,  384,   448,   512,   640,   768,   896,  1024,
                                  1280, 1536, 1792, 2048, 2560, 3072,  3584,  4096,  8192,  12288, 16384, 20480, 32768};
 constexpr uint32_t kClassCount = sizeof(kClasses) / sizeof(kClasses[0]);
+
+// x / kClasses[i] for x below 65,536 as a multiplication: the reciprocal rounded up is exact there, and a division on this path was seen in
+// the profile.
+struct Reciprocals {
+  uint64_t of[kClassCount];
+  constexpr Reciprocals() : of() {
+    for (uint32_t i = 0; i < kClassCount; i++) of[i] = ((uint64_t{1} << 32) + kClasses[i] - 1) / kClasses[i];
+  }
+};
+constexpr Reciprocals kReciprocals;
 }  // namespace
 
 Arena::Arena(uint64_t bytes)
@@ -103,7 +113,7 @@ Arena::Block* Arena::BlockAt(uint64_t offset, uint64_t* start, uint64_t* end) {
   if (page->kind == PageKind::kFree) return nullptr;
   if (page->kind == PageKind::kSmall) {
     const uint64_t block_bytes = ClassBytes(page->size_class);
-    const uint64_t at = (offset % kPage) / block_bytes;
+    const uint64_t at = (offset % kPage) * kReciprocals.of[page->size_class] >> 32;
     if (at >= blocks_[index].size()) return nullptr;  // what is left over at the page's end
     *start = uint64_t{index} * kPage + at * block_bytes;
     *end = *start + block_bytes;
@@ -174,27 +184,26 @@ void Arena::FreeRun(uint32_t first, uint32_t count) {
   blocks_[first].shrink_to_fit();
 }
 
-bool Arena::Pin(uint64_t offset, uint64_t length) {
+Arena::Block* Arena::Pin(uint64_t offset, uint64_t length) {
   uint64_t start, end;
   Block* block = BlockAt(offset, &start, &end);
   if (block != nullptr && offset + length <= end) {
     block->pins++;
-    return false;
+    return block;
   }
   // Several blocks, or none: what is free now may be handed out and released while the operation lasts, so its pages are pinned.
   if (page_pins_.empty()) page_pins_.resize(pages_ + 1);
   spanning_++;
   for (uint64_t page = offset / kPage; page * kPage < offset + length; page++) page_pins_[page]++;
-  return true;
+  return nullptr;
 }
 
-void Arena::Unpin(uint64_t offset, uint64_t length, bool spans) {
+void Arena::Unpin(uint64_t offset, uint64_t length, Block* block) {
   uint64_t start, end;
-  if (!spans) {
-    // A pinned block stays live, so this is the very block of Pin.
-    Block* block = BlockAt(offset, &start, &end);
-    CP_ASSERT(block != nullptr && block->pins > 0);
+  if (block != nullptr) {
+    CP_ASSERT(block->live && block->pins > 0);
     if (--block->pins > 0 || !block->released) return;
+    CP_ASSERT(BlockAt(offset, &start, &end) == block);
     if (Obstructed(start, end))
       quarantine_.push_back(start);
     else

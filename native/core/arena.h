@@ -24,9 +24,18 @@ class Arena {
   // False: no block that is handed out starts there.
   bool Release(uint64_t offset);
 
-  // An operation uses [offset, offset + length) until Unpin, which takes Pin's answer: whether the range is not inside one block.
-  bool Pin(uint64_t offset, uint64_t length);
-  void Unpin(uint64_t offset, uint64_t length, bool spans);
+  struct Block;
+  // An operation uses [offset, offset + length) until Unpin, which takes Pin's answer: the block that holds the range, null for none.
+  Block* Pin(uint64_t offset, uint64_t length);
+  void Unpin(uint64_t offset, uint64_t length, Block* block);
+
+  // Bookkeeping of one block. While it is pinned it is live, and its address stays.
+  struct Block {
+    bool live = false;      // handed out
+    bool released = false;  // by the user; freed when the pins go
+    uint32_t pins = 0;
+    uint32_t next_free = 0;
+  };
 
  private:
   // A page is free, the first of a run that is one large block, a later one of such a run, or divided into equal small blocks.
@@ -39,13 +48,6 @@ class Arena {
     uint32_t free_head = 0;  // small: index + 1 of the first free block
     bool listed = false;   // small: stands in the list of pages with room
   };
-  struct Block {
-    bool live = false;      // handed out
-    bool released = false;  // by the user; freed when the pins go
-    uint32_t pins = 0;
-    uint32_t next_free = 0;
-  };
-
   static uint32_t ClassOf(uint64_t bytes);
   static uint64_t ClassBytes(uint32_t size_class);
   uint64_t AllocateSmall(uint32_t size_class);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/abi.h"
+#include "core/arena.h"
 #include "core/assert.h"
 #include "core/errors.h"
 #include "core/timer_wheel.h"
@@ -32,7 +33,7 @@ struct Segment {
   uint32_t length;
   uint32_t memory_id;
   uint64_t offset;
-  bool spans;  // Arena::Pin's answer
+  Arena::Block* block;  // Arena::Pin's answer
 };
 
 // What only some kinds need, allocated with them: vectored segments, a path, an address, a stat buffer.
@@ -56,7 +57,6 @@ struct Operation {
   EndedBy ended_by = EndedBy::kNone;
   bool internal = false;
   bool pinned = false;  // its memory counts as in use
-  bool spans = false;   // Arena::Pin's answer
   bool backlogged = false;      // stands in the backend's backlog
   bool polled = false;          // the backend waits for readiness (zero-length recv)
   Handle* handle = nullptr;
@@ -65,6 +65,7 @@ struct Operation {
   Operation* list_next = nullptr;
   TimerNode timer;
   uint32_t memory_id = kMemoryNone;
+  Arena::Block* block = nullptr;  // Arena::Pin's answer
   std::byte* data = nullptr;
   uint64_t offset = 0;  // of data in its memory
   uint64_t length = 0;

@@ -25,7 +25,10 @@ uint64_t DeadlineTick(double timeout_ms) {
   return static_cast<uint64_t>(std::ceil(MonotonicMs() + span));
 }
 
-bool IsInteger(double value, double min, double max) { return value >= min && value <= max && value == std::floor(value); }
+// By conversion: std::floor is a call where SSE4.1 isn't assumed. All bounds lie within 2^53.
+bool IsInteger(double value, double min, double max) {
+  return value >= min && value <= max && static_cast<double>(static_cast<int64_t>(value)) == value;
+}
 
 bool IsReceiving(Opcode kind) { return kind == Opcode::kRecv || kind == Opcode::kAccept; }
 bool IsSending(Opcode kind) { return kind == Opcode::kSend || kind == Opcode::kSendv || kind == Opcode::kShutdown; }
@@ -205,7 +208,7 @@ Operation* Port::Claim(uint32_t slot, uint32_t generation, Opcode kind, bool int
   op->route = Route::kNone;
   op->ended_by = EndedBy::kNone;
   op->internal = internal;
-  op->pinned = op->spans = op->backlogged = op->polled = false;
+  op->pinned = op->backlogged = op->polled = false;
   op->handle = nullptr;
   op->memory_id = kMemoryNone;
   op->data = nullptr;
@@ -266,7 +269,7 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
         std::memcpy(&segment, reinterpret_cast<const std::byte*>(rest) + i * sizeof(SegmentEntry), sizeof(segment));
         std::byte* data;
         if (!Resolve(segment.memory_id, segment.offset, segment.length, &data)) return refuse(InvalidCode());
-        op.extra->segments[i] = {data, segment.length, segment.memory_id, static_cast<uint64_t>(segment.offset), false};
+        op.extra->segments[i] = {data, segment.length, segment.memory_id, static_cast<uint64_t>(segment.offset), nullptr};
         op.length += segment.length;
       }
       if (op.length > kLengthMax) return refuse(InvalidCode());
@@ -300,28 +303,28 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
 
 void Port::PinMemory(Operation& op) {
   op.pinned = true;
-  const auto pin = [this](uint32_t id, uint64_t offset, uint64_t length) {
-    if (id == kMemoryArena) return length > 0 && arena_.Pin(offset, length);
+  const auto pin = [this](uint32_t id, uint64_t offset, uint64_t length) -> Arena::Block* {
+    if (id == kMemoryArena) return length > 0 ? arena_.Pin(offset, length) : nullptr;
     memory_[id].uses++;
-    return false;
+    return nullptr;
   };
-  if (op.memory_id != kMemoryNone) op.spans = pin(op.memory_id, op.offset, op.length);
+  if (op.memory_id != kMemoryNone) op.block = pin(op.memory_id, op.offset, op.length);
   if (op.extra)
-    for (Segment& segment : op.extra->segments) segment.spans = pin(segment.memory_id, segment.offset, segment.length);
+    for (Segment& segment : op.extra->segments) segment.block = pin(segment.memory_id, segment.offset, segment.length);
 }
 
 void Port::UnpinMemory(Operation& op) {
   if (!op.pinned) return;
   op.pinned = false;
-  const auto unpin = [this](uint32_t id, uint64_t offset, uint64_t length, bool spans) {
+  const auto unpin = [this](uint32_t id, uint64_t offset, uint64_t length, Arena::Block* block) {
     if (id != kMemoryArena)
       DropUse(id);
     else if (length > 0)
-      arena_.Unpin(offset, length, spans);
+      arena_.Unpin(offset, length, block);
   };
-  if (op.memory_id != kMemoryNone) unpin(op.memory_id, op.offset, op.length, op.spans);
+  if (op.memory_id != kMemoryNone) unpin(op.memory_id, op.offset, op.length, op.block);
   if (op.extra)
-    for (const Segment& segment : op.extra->segments) unpin(segment.memory_id, segment.offset, segment.length, segment.spans);
+    for (const Segment& segment : op.extra->segments) unpin(segment.memory_id, segment.offset, segment.length, segment.block);
 }
 
 uint32_t Port::RegisterMemory(std::span<std::byte> memory) {
@@ -623,13 +626,15 @@ uint32_t Port::Fill(uint32_t max, uint32_t flags) {
   uint32_t count = 0;
   const auto take = [&](PacketQueue& queue) {
     while (count < max && !queue.empty()) {
-      CompletionEntry entry = queue.front();
+      CompletionEntry& entry = out[count];
+      entry = queue.front();
+      // From our own copy, never from the shared one.
+      entry.next_slot_generation = Deliver(queue.front());
       queue.Pop();
-      Deliver(entry);
       packets_++;
       if (MutantIs(Mutant::kLostPacket) && packets_ % 1000 == 0) continue;
       if (MutantIs(Mutant::kKey32Bit)) entry.key = std::fmod(entry.key, 4294967296.0);
-      out[count++] = entry;
+      count++;
     }
   };
   if ((flags & kEnterWantInternal) != 0) take(internal_queue_);
@@ -638,21 +643,20 @@ uint32_t Port::Fill(uint32_t max, uint32_t flags) {
   return count;
 }
 
-// The packet leaves: the slot is free again under its next generation, the memory is the user's again.
-void Port::Deliver(CompletionEntry& entry) {
-  if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) return;
+// The packet leaves: the slot is free again under its next generation, which is returned; the memory is the user's again.
+uint32_t Port::Deliver(const CompletionEntry& entry) {
+  if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) return 0;
   Operation* op = operations_.At(entry.slot);
   CP_ASSERT(op != nullptr);
-  if (op->state != OperationState::kDone) return;  // only the mutant that reports twice
+  if (op->state != OperationState::kDone) return op->generation;  // only the mutant that reports twice
   UnpinMemory(*op);
   op->extra.reset();
   op->state = OperationState::kFree;
   op->generation = OperationTable::NextGeneration(op->generation);
-  entry.next_slot_generation = op->generation;
+  return op->generation;
 }
 
-void Port::DropPacket(const CompletionEntry& dropped) {
-  CompletionEntry entry = dropped;
+void Port::DropPacket(const CompletionEntry& entry) {
   Deliver(entry);
   const bool makes = entry.kind == static_cast<uint8_t>(Opcode::kAccept) || entry.kind == static_cast<uint8_t>(Opcode::kOpen);
   if (!makes || entry.status != 0) return;

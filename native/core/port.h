@@ -194,7 +194,7 @@ class Port {
   void FreeIfIdle(Handle& handle);
   void Detach(Handle& handle);
   StreamQueue* QueueOf(Operation& op);
-  void Deliver(CompletionEntry& entry);
+  uint32_t Deliver(const CompletionEntry& entry);
   void DropPacket(const CompletionEntry& entry);
 
   std::byte* block_;

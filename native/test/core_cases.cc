@@ -19,6 +19,7 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
     uint64_t bytes;
     uint32_t pins = 0;
     bool released = false;
+    Arena::Block* pinned = nullptr;
   };
   std::map<uint64_t, Live> live;
   const auto at = [&](uint32_t n) { return std::next(live.begin(), n); };
@@ -43,19 +44,20 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
       if (block->second.pins == 0) live.erase(block);
     } else if (what < 8) {
       const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
-      const bool spans = arena.Pin(block->first + block->second.bytes / 2, 1);
-      CHECK(!spans);
+      Arena::Block* pinned = arena.Pin(block->first + block->second.bytes / 2, 1);
+      CHECK(pinned != nullptr && (block->second.pinned == nullptr || block->second.pinned == pinned));
+      block->second.pinned = pinned;
       block->second.pins++;
     } else {
       const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
       if (block->second.pins == 0) continue;
-      arena.Unpin(block->first + block->second.bytes / 2, 1, false);
+      arena.Unpin(block->first + block->second.bytes / 2, 1, block->second.pinned);
       if (--block->second.pins == 0 && block->second.released) live.erase(block);
     }
   }
   for (auto& [offset, block] : live) {
     if (!block.released) CHECK(arena.Release(offset));
-    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, 1, false);
+    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, 1, block.pinned);
   }
   CHECK_EQ(arena.used(), uint64_t{0});
   CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);  // at most one page a size class is kept
@@ -64,22 +66,22 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
 static Register arena_span("arena/span", "nothing released comes back while a range over several blocks is in use", [](const Context&) {
   Arena arena(1 << 20);
   const uint64_t a = arena.Allocate(64), b = arena.Allocate(64);
-  CHECK(arena.Pin(0, 1 << 20));
+  CHECK(arena.Pin(0, 1 << 20) == nullptr);
   CHECK(arena.Release(a));
   CHECK(!arena.Release(a));
   for (int i = 0; i < 100; i++) CHECK(arena.Allocate(64) != a);
-  arena.Unpin(0, 1 << 20, true);
+  arena.Unpin(0, 1 << 20, nullptr);
   bool again = false;
   for (int i = 0; i < 2000 && !again; i++) again = arena.Allocate(64) == a;
   CHECK(again);
   CHECK(arena.Release(b));
   // A range that nobody allocated holds back its own pages only.
   const uint64_t far = (1 << 20) - 64;
-  CHECK(arena.Pin(far, 64));
+  CHECK(arena.Pin(far, 64) == nullptr);
   const uint64_t c = arena.Allocate(64);
   CHECK(arena.Release(c));
   CHECK_EQ(arena.Allocate(64), c);
-  arena.Unpin(far, 64, true);
+  arena.Unpin(far, 64, nullptr);
 });
 
 static Register timers("timers/model", "each timer fires once, never early, in the first advance that is due", [](const Context& context) {

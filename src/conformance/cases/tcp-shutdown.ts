@@ -10,10 +10,11 @@ const shutting = 'shutdown(SD_SEND) sends the end after all queued data; shutdow
 const lost = ['EPIPE', 'ECONNRESET'] as const;
 
 type Send = (socket: TcpSocket) => Operation;
-const sends: Readonly<Record<'send' | 'sendv' | 'shared', Send>> = {
+const sends: Readonly<Record<'send' | 'sendv' | 'shared' | 'sendvShared', Send>> = {
   send: (socket) => socket.send(Buffer.from('hello')),
   sendv: (socket) => socket.send([Buffer.from('hel'), Buffer.from('lo')]),
   shared: (socket) => socket.send(new Uint8Array(new SharedArrayBuffer(5))),
+  sendvShared: (socket) => socket.send([new Uint8Array(new SharedArrayBuffer(2)), new Uint8Array(new SharedArrayBuffer(3))]),
 };
 
 /** Sends until it fails: at most `limit` packets may say success first. Then it must fail for ever. */
@@ -47,6 +48,7 @@ const losses: ConformanceCase[] = [
       send: { kind: 'send', send: sends.send, close: (peer) => peer.close(), limit: 50 },
       sendv: { kind: 'sendv', send: sends.sendv, close: (peer) => peer.close(), limit: 50 },
       'send-shared': { kind: 'send', send: sends.shared, close: (peer) => peer.close(), limit: 50 },
+      'sendv-shared': { kind: 'sendv', send: sends.sendvShared, close: (peer) => peer.close(), limit: 50 },
       'send-reset': { kind: 'send', send: sends.send, close: (peer) => peer.close({ reset: true }), limit: 1 },
       'sendv-reset': { kind: 'sendv', send: sends.sendv, close: (peer) => peer.close({ reset: true }), limit: 1 },
     },

@@ -51,7 +51,7 @@ async function run(scenario: 'unread' | 'one-write' | 'upload'): Promise<{ repor
     process.execPath,
     ['--expose-gc', fileURLToPath(new URL('./fixtures/net-memory-child.mjs', import.meta.url)), scenario],
     {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', 'inherit'],
     },
   );
   const exited = once(child, 'exit');

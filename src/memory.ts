@@ -137,6 +137,10 @@ export class Memory {
   readonly arenaView: Uint8Array<SharedArrayBuffer>;
   /** Copied through native memory because the arena was full or the buffer large. */
   bounceBytes = 0;
+  /** The whole length of the view that range() looked at last. */
+  viewBytes = 0;
+  /** Whether the view that was placed last lies in the arena. */
+  inArena = false;
 
   // The result of placing a view: where the operation works, for its submission entry.
   memoryId = abi.MEMORY_ARENA;
@@ -265,7 +269,8 @@ export class Memory {
   }
 
   #place(slot: Slot, view: View, out: boolean, offset: number, length: number): void {
-    if (viewBuffer === this.arena) {
+    this.inArena = viewBuffer === this.arena;
+    if (this.inArena) {
       this.memoryId = abi.MEMORY_ARENA;
       this.memoryOffset = viewByteOffset + offset;
       slot.arenaOffset = this.memoryOffset;
@@ -302,6 +307,7 @@ export class Memory {
     const from = offset === undefined ? 0 : integer(offset, 'offset', 0, viewByteLength);
     const bytes = length === undefined ? viewByteLength - from : integer(length, 'length', 0, viewByteLength - from);
     if (bytes > abi.LENGTH_MAX) throw outOfRange('length', `at most ${abi.LENGTH_MAX} (2^31-4096) bytes in one operation`, bytes);
+    this.viewBytes = viewByteLength;
     return bytes;
   }
 

@@ -10,10 +10,10 @@ import { engineFor } from './handle.js';
 import type { View } from './memory.js';
 import { checkVector } from './memory.js';
 import type { Operation, OperationOptions } from './operation.js';
-import { isInternal, operationFor } from './operation.js';
+import { isInternal, operationFor, placedLength, placeOf, rememberPlace } from './operation.js';
 import { joinSignal } from './signals.js';
 import type { Slot } from './slot.js';
-import { abortedSignal, milliseconds, safeInteger } from './validate.js';
+import { abortedSignal, integer, milliseconds, safeInteger } from './validate.js';
 
 export type Given<C> = Operation<C> | OperationOptions<C> | undefined;
 
@@ -69,6 +69,17 @@ export function startBuffer<C>(
   const { signal, offset, length } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
   const { memory } = engine;
+  const known = placeOf(operation, buffer, memory);
+  if (known >= 0) {
+    const whole = placedLength(operation);
+    const from = offset === undefined ? 0 : integer(offset, 'offset', 0, whole);
+    const bytes = length === undefined ? whole - from : integer(length, 'length', 0, whole - from);
+    const slot = engine.acquire();
+    slot.arenaOffset = known + from;
+    launch(engine, slot, opcode, operation, state, id, signal, aborted);
+    if (!aborted) engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_ARENA, known + from, bytes, position, timeout);
+    return operation;
+  }
   const bytes = memory.range(buffer, offset, length);
   const from = offset === undefined ? 0 : offset;
   const slot = engine.acquire();
@@ -78,6 +89,8 @@ export function startBuffer<C>(
     engine.abandon(slot);
     throw error;
   }
+  if (memory.inArena && memory.viewBytes <= abi.LENGTH_MAX)
+    rememberPlace(operation, buffer as View, memory, memory.memoryOffset - from, memory.viewBytes);
   launch(engine, slot, opcode, operation, state, id, signal, aborted);
   if (!aborted) engine.write(engine.room(1), slot, opcode, 0, memory.memoryId, memory.memoryOffset, bytes, position, timeout);
   return operation;

@@ -1,51 +1,56 @@
 // FileHandle: regular files and block devices. Reads and writes have an explicit position each; there is no shared one.
 
-import { constants } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import * as abi from './abi.js';
 import { resultMakers } from './engine.js';
 import { bufferDetached, misuse, wrongType, wrongValue } from './errors.js';
 import { Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
-import { native } from './native.js';
+import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
-import { StringIncludes } from './primordials.js';
+import { MapGet, StringIncludes } from './primordials.js';
 import type { Slot } from './slot.js';
 import { startBuffer, startPlain, startVector } from './start.js';
 import { errorOfResult } from './status.js';
 import { integer, safeInteger } from './validate.js';
 
-const { O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } = constants;
-
 const MODE_DEFAULT = 0o666;
 
-/** Node's names of open flags. */
-const flagNames: Readonly<Record<string, number>> = {
-  // biome-ignore format: a table
-  __proto__: null as unknown as number,
-  r: O_RDONLY,
-  rs: O_RDONLY | O_SYNC,
-  sr: O_RDONLY | O_SYNC,
-  'r+': O_RDWR,
-  'rs+': O_RDWR | O_SYNC,
-  'sr+': O_RDWR | O_SYNC,
-  w: O_TRUNC | O_CREAT | O_WRONLY,
-  wx: O_TRUNC | O_CREAT | O_WRONLY | O_EXCL,
-  xw: O_TRUNC | O_CREAT | O_WRONLY | O_EXCL,
-  'w+': O_TRUNC | O_CREAT | O_RDWR,
-  'wx+': O_TRUNC | O_CREAT | O_RDWR | O_EXCL,
-  'xw+': O_TRUNC | O_CREAT | O_RDWR | O_EXCL,
-  a: O_APPEND | O_CREAT | O_WRONLY,
-  ax: O_APPEND | O_CREAT | O_WRONLY | O_EXCL,
-  xa: O_APPEND | O_CREAT | O_WRONLY | O_EXCL,
-  as: O_APPEND | O_CREAT | O_WRONLY | O_SYNC,
-  sa: O_APPEND | O_CREAT | O_WRONLY | O_SYNC,
-  'a+': O_APPEND | O_CREAT | O_RDWR,
-  'ax+': O_APPEND | O_CREAT | O_RDWR | O_EXCL,
-  'xa+': O_APPEND | O_CREAT | O_RDWR | O_EXCL,
-  'as+': O_APPEND | O_CREAT | O_RDWR | O_SYNC,
-  'sa+': O_APPEND | O_CREAT | O_RDWR | O_SYNC,
-};
+interface OpenFlags {
+  readonly append: number;
+  readonly readOnly: number;
+  readonly names: ReadonlyMap<string, number>;
+}
+
+let openFlags: OpenFlags | undefined;
+
+/** Node's names of open flags. Made when the first file is opened: programs without files don't pay for node:fs at their start. */
+function flagTable(): OpenFlags {
+  if (openFlags !== undefined) return openFlags;
+  const { constants } = require('node:fs') as typeof import('node:fs');
+  const { O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } = constants;
+  const append = O_APPEND | O_CREAT;
+  const write = O_TRUNC | O_CREAT;
+  const names = new Map<string, number>();
+  const add = (value: number, ...all: string[]): void => {
+    for (const name of all) names.set(name, value);
+  };
+  add(O_RDONLY, 'r');
+  add(O_RDONLY | O_SYNC, 'rs', 'sr');
+  add(O_RDWR, 'r+');
+  add(O_RDWR | O_SYNC, 'rs+', 'sr+');
+  add(write | O_WRONLY, 'w');
+  add(write | O_WRONLY | O_EXCL, 'wx', 'xw');
+  add(write | O_RDWR, 'w+');
+  add(write | O_RDWR | O_EXCL, 'wx+', 'xw+');
+  add(append | O_WRONLY, 'a');
+  add(append | O_WRONLY | O_EXCL, 'ax', 'xa');
+  add(append | O_WRONLY | O_SYNC, 'as', 'sa');
+  add(append | O_RDWR, 'a+');
+  add(append | O_RDWR | O_EXCL, 'ax+', 'xa+');
+  add(append | O_RDWR | O_SYNC, 'as+', 'sa+');
+  openFlags = { append: O_APPEND, readOnly: O_RDONLY, names };
+  return openFlags;
+}
 
 /** The path of an open, for the native side. */
 export function pathArgument(path: unknown): string | Uint8Array {
@@ -53,7 +58,7 @@ export function pathArgument(path: unknown): string | Uint8Array {
     if (StringIncludes(path, '\0')) throw wrongValue('path', 'contains a null byte');
     return path;
   }
-  if (path instanceof URL) return pathArgument(fileURLToPath(path));
+  if (path instanceof URL) return pathArgument((require('node:url') as typeof import('node:url')).fileURLToPath(path));
   if (path instanceof Uint8Array) {
     let copy: Uint8Array;
     try {
@@ -69,10 +74,10 @@ export function pathArgument(path: unknown): string | Uint8Array {
 
 /** Open flags, of Node's names or numbers. */
 export function flagsArgument(flags: unknown): number {
-  if (flags === undefined) return O_RDONLY;
+  if (flags === undefined) return flagTable().readOnly;
   if (typeof flags === 'number') return integer(flags, 'flags', 0, 2 ** 31 - 1);
   if (typeof flags !== 'string') throw wrongType('flags', 'a string or a number', flags);
-  const value = flagNames[flags];
+  const value = MapGet(flagTable().names as Map<string, number>, flags);
   if (value === undefined)
     throw wrongValue('flags', `must be one of Node's open flags, such as 'r', 'r+', 'w', 'wx' or 'a', but is '${flags}'`);
   return value;
@@ -84,7 +89,7 @@ export function modeArgument(mode: unknown): number {
 }
 
 export function appends(flags: number): boolean {
-  return (flags & O_APPEND) !== 0;
+  return (flags & flagTable().append) !== 0;
 }
 
 /**

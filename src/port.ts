@@ -2,7 +2,6 @@
 // is the engine's.
 
 import { AsyncResource } from 'node:async_hooks';
-import { availableParallelism } from 'node:os';
 import * as abi from './abi.js';
 import type { Dispatch, Handler } from './engine.js';
 import { Engine } from './engine.js';
@@ -11,7 +10,7 @@ import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { handleArgument } from './handle.js';
 import type { BackendName, BackendReport } from './native.js';
-import { native } from './native.js';
+import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
 import type { CompletionPacket, Packet } from './packet.js';
@@ -344,7 +343,10 @@ export class CompletionPort<C = unknown> {
         'shared ports are not in this version; use a port for each thread (and reusePort for listeners)',
       );
     }
-    const made = openBackend(options, given === 0 ? availableParallelism() : given);
+    const made = openBackend(
+      options,
+      given === 0 ? (require('node:os') as typeof import('node:os')).availableParallelism() : given,
+    );
     return new CompletionPort<C>(made.engine, made.concurrency, made.maxOperations);
   }
 

@@ -1,6 +1,9 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'says nothing about a second release of a block', cases: ['BUF-09/twice'] };
+export const mutant = {
+  about: 'says nothing about a second release of a block, or one of a foreign view',
+  cases: ['BUF-09/twice'],
+};
 
 export default wrap({
   port: (Port) =>

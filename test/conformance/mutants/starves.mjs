@@ -1,6 +1,9 @@
 import { wrap } from './wrap.mjs';
 
-export const mutant = { about: 'a dispatch lets nothing else run for a second while packets keep coming', cases: ['DISP-03/dispatch'] };
+export const mutant = {
+  about: 'a dispatch lets nothing else run for a second while packets keep coming',
+  cases: ['DISP-03/dispatch'],
+};
 
 export default wrap({
   port: (Port) =>

@@ -21,11 +21,18 @@ export function wrap(mutation = {}) {
   const { deliver } = mutation;
 
   class CompletionPort {
+    #real;
+
     constructor(secret, port) {
       if (secret !== key) throw new TypeError('Illegal constructor: use CompletionPort.create()');
-      this.real = port;
+      this.#real = port;
       /** Packets that a mutation put out in excess of what was asked for. */
       this.ready = [];
+    }
+
+    /** The port itself, for mutants. */
+    get real() {
+      return this.#real;
     }
 
     static create(options) {

@@ -18,9 +18,9 @@
 #include "posix/files.h"
 #include "posix/sockets.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
+#include <cerrno>
 
 namespace cp::addon {
 

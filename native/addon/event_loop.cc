@@ -2,15 +2,15 @@
 // "uv_handle_t"); uv_backend_timeout answers 0 while a watcher waits to be registered, so an inverted loop never sleeps over one.
 #include "addon/event_loop.h"
 
+#include <dlfcn.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
-#include <dlfcn.h>
 #include <limits>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <thread>
-#include <unistd.h>
 
 #include "core/assert.h"
 

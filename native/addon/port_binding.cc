@@ -31,10 +31,13 @@ napi_value Undefined(napi_env env) {
 }
 
 EndedBy EndedByOf(uint32_t by) {
-  return by >= static_cast<uint32_t>(EndedBy::kCancel) && by <= static_cast<uint32_t>(EndedBy::kClose) ? static_cast<EndedBy>(by) : EndedBy::kCancel;
+  return by >= static_cast<uint32_t>(EndedBy::kCancel) && by <= static_cast<uint32_t>(EndedBy::kClose) ? static_cast<EndedBy>(by)
+                                                                                                       : EndedBy::kCancel;
 }
 
-bool Contains(std::string_view list, std::string_view name) { return ("," + std::string(list) + ",").find("," + std::string(name) + ",") != std::string::npos; }
+bool Contains(std::string_view list, std::string_view name) {
+  return ("," + std::string(list) + ",").find("," + std::string(name) + ",") != std::string::npos;
+}
 
 std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error) {
 #if defined(__linux__)
@@ -312,7 +315,8 @@ napi_value PortBinding::OpenFile(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   const double limit = (entry_flags & kSubmissionHasTimeout) != 0 ? timeout : -1;
-  const bool started = self->port_->Open(slot, generation, path, flags, mode, key, limit, operation_id, (entry_flags & kSubmissionInternal) != 0);
+  const bool started =
+      self->port_->Open(slot, generation, path, flags, mode, key, limit, operation_id, (entry_flags & kSubmissionInternal) != 0);
   return Number(env, started ? 0 : -1);
 }
 

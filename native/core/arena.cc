@@ -9,8 +9,8 @@ namespace cp {
 
 namespace {
 // Multiples of 64 that waste at most a quarter; from 4 KiB up multiples of 4,096.
-constexpr uint32_t kClasses[] = {64,   128,  192,  256,  320,  384,   448,   512,   640,   768,   896,  1024,
-                                 1280, 1536, 1792, 2048, 2560, 3072,  3584,  4096,  8192,  12288, 16384, 20480, 32768};
+constexpr uint32_t kClasses[] = {64,   128,  192,  256,  320,  384,  448,  512,  640,   768,   896,   1024, 1280,
+                                 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 12288, 16384, 20480, 32768};
 constexpr uint32_t kClassCount = sizeof(kClasses) / sizeof(kClasses[0]);
 
 // x / kClasses[i] for x below 65,536 as a multiplication: the reciprocal rounded up is exact there, and a division on this path was seen in

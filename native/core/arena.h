@@ -43,10 +43,10 @@ class Arena {
   struct Page {
     PageKind kind = PageKind::kFree;
     uint8_t size_class = 0;
-    uint16_t live = 0;     // small: blocks not in the free list
-    uint32_t run = 0;      // large: pages; tail: pages back to the first
+    uint16_t live = 0;       // small: blocks not in the free list
+    uint32_t run = 0;        // large: pages; tail: pages back to the first
     uint32_t free_head = 0;  // small: index + 1 of the first free block
-    bool listed = false;   // small: stands in the list of pages with room
+    bool listed = false;     // small: stands in the list of pages with room
   };
   static uint32_t ClassOf(uint64_t bytes);
   static uint64_t ClassBytes(uint32_t size_class);

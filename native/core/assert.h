@@ -5,12 +5,12 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CP_ASSERT(condition)                                                                                            \
-  do {                                                                                                                  \
-    if (__builtin_expect(!(condition), 0)) {                                                                            \
-      std::fprintf(stderr, "completion-port: assertion failed: %s (%s:%d)\n", #condition, __FILE__, __LINE__);          \
-      std::abort();                                                                                                     \
-    }                                                                                                                   \
+#define CP_ASSERT(condition)                                                                                   \
+  do {                                                                                                         \
+    if (__builtin_expect(!(condition), 0)) {                                                                   \
+      std::fprintf(stderr, "completion-port: assertion failed: %s (%s:%d)\n", #condition, __FILE__, __LINE__); \
+      std::abort();                                                                                            \
+    }                                                                                                          \
   } while (0)
 
 #if defined(CP_DEBUG) || defined(CP_TEST_BUILD)

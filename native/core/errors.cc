@@ -4,10 +4,9 @@
 namespace cp {
 
 namespace {
-constexpr ErrorInfo kTable[] = {
-    {"OK", 0, "no error"},
+constexpr ErrorInfo kTable[] = {{"OK", 0, "no error"},
 #define X(name, number, text) {#name, number, text},
-    CP_ERRORS(X)
+                                CP_ERRORS(X)
 #undef X
 };
 static_assert(sizeof(kTable) / sizeof(kTable[0]) == static_cast<size_t>(Status::kCount));

@@ -34,25 +34,25 @@ struct Handle {
   Connection connection = Connection::kNone;
   bool append = false;
   bool pollable = false;
-  bool read_shut = false;    // we shut reading: recvs give 0 bytes
+  bool read_shut = false;  // we shut reading: recvs give 0 bytes
   bool write_shut = false;
-  bool reset_seen = false;   // a send met the peer's reset: the recv side may not look like a clean end
+  bool reset_seen = false;  // a send met the peer's reset: the recv side may not look like a clean end
   bool closed = false;
-  bool associated = false;   // for ever, even when its port is gone
+  bool associated = false;  // for ever, even when its port is gone
   OsHandle os = kOsHandleNone;
-  Port* port = nullptr;      // null when not associated or the port is gone
+  Port* port = nullptr;  // null when not associated or the port is gone
   double key = 0;
   Handle* port_previous = nullptr;  // all handles of the port
   Handle* port_next = nullptr;
-  StreamQueue receiving;     // recv, accept
-  StreamQueue sending;       // send, shutdown
+  StreamQueue receiving;            // recv, accept
+  StreamQueue sending;              // send, shutdown
   Operation* operations = nullptr;  // all unfinished operations
   uint32_t operation_count = 0;
   int32_t receive_error = 0;  // native; fatal, given to every later operation of the direction
   int32_t send_error = 0;
   uint64_t accept_not_before = 0;  // tick; a listener out of descriptors pauses (TCP-12)
   TimerNode accept_timer;
-  AddressEntry peer{};       // family 0: ask the OS
+  AddressEntry peer{};  // family 0: ask the OS
 
   double id() const { return HandleId(index, last_generation); }
 };

@@ -56,11 +56,11 @@ struct Operation {
   Route route = Route::kNone;
   EndedBy ended_by = EndedBy::kNone;
   bool internal = false;
-  bool pinned = false;  // its memory counts as in use
-  bool backlogged = false;      // stands in the backend's backlog
-  bool polled = false;          // the backend waits for readiness (zero-length recv)
+  bool pinned = false;      // its memory counts as in use
+  bool backlogged = false;  // stands in the backend's backlog
+  bool polled = false;      // the backend waits for readiness (zero-length recv)
   Handle* handle = nullptr;
-  Operation* queue_next = nullptr;  // stream queue
+  Operation* queue_next = nullptr;     // stream queue
   Operation* list_previous = nullptr;  // all unfinished operations of the handle
   Operation* list_next = nullptr;
   TimerNode timer;
@@ -72,7 +72,7 @@ struct Operation {
   uint64_t done = 0;  // bytes moved so far, over several requests to the kernel
   int64_t position = 0;
   double operation_id = 0;
-  double key = 0;        // as it was at the start; a closed handle's packets still carry it
+  double key = 0;  // as it was at the start; a closed handle's packets still carry it
   double handle_id = 0;
   double result = 0;
   std::unique_ptr<OperationExtra> extra;

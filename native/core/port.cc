@@ -1,12 +1,12 @@
 // What all backends share: checking submissions, the turns of streams, timers, cancels, closes, and the making of packets.
 #include "core/port.h"
 
+#include <time.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <time.h>
 
 #include "core/test_hooks.h"
 
@@ -33,9 +33,7 @@ bool IsInteger(double value, double min, double max) {
 bool IsReceiving(Opcode kind) { return kind == Opcode::kRecv || kind == Opcode::kAccept; }
 bool IsSending(Opcode kind) { return kind == Opcode::kSend || kind == Opcode::kSendv || kind == Opcode::kShutdown; }
 bool IsVectored(Opcode kind) { return kind == Opcode::kReadv || kind == Opcode::kWritev || kind == Opcode::kSendv; }
-bool IsWriting(Opcode kind) {
-  return kind == Opcode::kWrite || kind == Opcode::kWritev || kind == Opcode::kSend || kind == Opcode::kSendv;
-}
+bool IsWriting(Opcode kind) { return kind == Opcode::kWrite || kind == Opcode::kWritev || kind == Opcode::kSend || kind == Opcode::kSendv; }
 
 // Which kind of handle an operation is for.
 bool Fits(Opcode opcode, HandleKind kind) {
@@ -502,7 +500,8 @@ void Port::Report(Operation& op, const Outcome& outcome) {
   }
 
   if (native_code != 0) {
-    const bool ours = op.ended_by != EndedBy::kNone && (IsCanceled(native_code) || op.ended_by == EndedBy::kClose || Transient(native_code));
+    const bool ours =
+        op.ended_by != EndedBy::kNone && (IsCanceled(native_code) || op.ended_by == EndedBy::kClose || Transient(native_code));
     if (ours) {
       native_code = CanceledCode();
       status = op.ended_by == EndedBy::kTimeout ? Status::kETIMEDOUT : Status::kECANCELED;

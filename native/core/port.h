@@ -29,8 +29,8 @@ struct PortOptions {
   uint32_t max_operations = 65'536;
   uint32_t ring_entries = 0;  // 0: the backend's choice
   uint32_t concurrency = 1;
-  std::string disable;        // comma-separated features to leave unused
-  uint64_t owner = 0;         // id of the environment
+  std::string disable;         // comma-separated features to leave unused
+  uint64_t owner = 0;          // id of the environment
   std::span<std::byte> block;  // the control block, kBlockBytes
   std::span<std::byte> arena;
 };
@@ -93,7 +93,8 @@ class Port {
   }
   uint32_t in_kernel() const { return in_kernel_; }
   bool has_queued(uint32_t enter_flags) const {
-    return ((enter_flags & kEnterWantUser) != 0 && !queue_.empty()) || ((enter_flags & kEnterWantInternal) != 0 && !internal_queue_.empty());
+    return ((enter_flags & kEnterWantUser) != 0 && !queue_.empty()) ||
+           ((enter_flags & kEnterWantInternal) != 0 && !internal_queue_.empty());
   }
   // Milliseconds until the next timer, -1 for none.
   double NextTimeoutMs() const;
@@ -137,12 +138,12 @@ class Port {
   // Waits until no operation is with the OS; used by CloseAndWait.
   virtual void Finish() = 0;
   virtual Status MapError(int32_t native_code) const = 0;
-  virtual bool Transient(int32_t native_code) const = 0;       // try again: EINTR
+  virtual bool Transient(int32_t native_code) const = 0;  // try again: EINTR
   virtual bool IsCanceled(int32_t native_code) const = 0;
   virtual bool IsReset(int32_t native_code) const = 0;
   virtual bool IsStreamFatal(int32_t native_code) const = 0;
   virtual bool IsOutOfDescriptors(int32_t native_code) const = 0;
-  virtual bool IsAborted(int32_t native_code) const = 0;       // a connection that was reset in the backlog
+  virtual bool IsAborted(int32_t native_code) const = 0;  // a connection that was reset in the backlog
   virtual int32_t CanceledCode() const = 0;
   virtual int32_t NotConnectedCode() const = 0;
   virtual int32_t ResetCode() const = 0;

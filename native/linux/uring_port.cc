@@ -1,10 +1,6 @@
 // Starting, cancelling and reaping SQEs. How the ring is set up stands in uring_setup.cc.
 #include "linux/uring_port.h"
 
-#include <cerrno>
-#include <climits>
-#include <cmath>
-#include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -12,6 +8,10 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <cerrno>
+#include <climits>
+#include <cmath>
+#include <cstring>
 
 #include "core/test_hooks.h"
 #include "posix/errors.h"
@@ -317,8 +317,7 @@ void UringPort::RequestCancel(Operation& op) {
 // ---- reaping --------------------------------------------------------------------------------------------------------------
 
 bool UringPort::Visible() const {
-  return io_uring_cq_ready(&ring_) > 0 ||
-         (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+  return io_uring_cq_ready(&ring_) > 0 || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
 void UringPort::Reap() {
@@ -523,9 +522,12 @@ void UringPort::BackendStats(Control& control) {
 }
 
 std::vector<std::pair<std::string, bool>> UringPort::features() const {
-  return {{"single_issuer", features_.single_issuer}, {"defer_taskrun", features_.defer_taskrun},
-          {"taskrun_flag", features_.taskrun_flag},   {"submit_all", features_.submit_all},
-          {"ext_arg", features_.ext_arg},             {"statx", features_.statx},
+  return {{"single_issuer", features_.single_issuer},
+          {"defer_taskrun", features_.defer_taskrun},
+          {"taskrun_flag", features_.taskrun_flag},
+          {"submit_all", features_.submit_all},
+          {"ext_arg", features_.ext_arg},
+          {"statx", features_.statx},
           {"ftruncate", features_.ftruncate}};
 }
 

@@ -101,7 +101,7 @@ class UringPort final : public Port {
   bool loop_watched_ = false;
   std::deque<Operation*> backlog_;                     // begun when the ring has room again
   std::deque<std::pair<uint32_t, uint32_t>> cancels_;  // slot and generation, the same
-  std::vector<int> close_later_;  // closed when the kernel has taken every prepared entry
+  std::vector<int> close_later_;                       // closed when the kernel has taken every prepared entry
   std::shared_ptr<PoolChannel> pool_;
   uint32_t pool_jobs_ = 0;
   bool pool_watched_ = false;

@@ -2,12 +2,12 @@
 // COMPLETION_PORT_DISABLE. What is denied or missing is explained in words.
 #include "linux/uring_port.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 namespace cp {
 
@@ -17,9 +17,9 @@ constexpr uint32_t kRingEntries = 512;      // SQEs prepared between two enters
 constexpr uint32_t kCompletionFactor = 16;  // CQ entries per SQ entry: 8,192 stay within a cache of 128 KiB; more overflow in the kernel
 
 // The opcodes without which there is no port; all in Linux 5.6.
-constexpr int kRequired[] = {IORING_OP_NOP,  IORING_OP_READV,   IORING_OP_WRITEV,       IORING_OP_FSYNC,   IORING_OP_POLL_ADD,
+constexpr int kRequired[] = {IORING_OP_NOP,     IORING_OP_READV,  IORING_OP_WRITEV,       IORING_OP_FSYNC,   IORING_OP_POLL_ADD,
                              IORING_OP_SENDMSG, IORING_OP_ACCEPT, IORING_OP_ASYNC_CANCEL, IORING_OP_CONNECT, IORING_OP_OPENAT,
-                             IORING_OP_READ, IORING_OP_WRITE,   IORING_OP_SEND,         IORING_OP_RECV};
+                             IORING_OP_READ,    IORING_OP_WRITE,  IORING_OP_SEND,         IORING_OP_RECV};
 
 bool Disabled(std::string_view list, std::string_view name) {
   while (!list.empty()) {
@@ -52,8 +52,9 @@ std::string ExplainUringError(int32_t native_code, const char* call) {
     case EACCES:
       if (const int value = ReadSysctl(); value != 0)
         return what + "the sysctl kernel.io_uring_disabled is " + std::to_string(value) + "; set it to 0 to allow io_uring";
-      return what + "a seccomp profile denies io_uring, as container runtimes do by default; allow io_uring_setup, io_uring_enter and "
-                    "io_uring_register in the container's profile";
+      return what +
+             "a seccomp profile denies io_uring, as container runtimes do by default; allow io_uring_setup, io_uring_enter and "
+             "io_uring_register in the container's profile";
     case ENOSYS:
       return what + "this kernel has no io_uring (it came with Linux 5.1), or a seccomp profile hides it";
     case EINVAL:

@@ -1,12 +1,12 @@
 // One pool for the process. It is never destroyed: a job may still wait for a disk when the process ends.
 #include "posix/file_pool.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
-#include <pthread.h>
-#include <signal.h>
 
 namespace cp::posix {
 

@@ -1,11 +1,11 @@
 // See files.h. Facts: open(2), fcntl(2), inode(7).
 #include "posix/files.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+#include <cerrno>
 
 namespace cp::posix {
 

@@ -2,14 +2,14 @@
 #include "posix/sockets.h"
 
 #include <arpa/inet.h>
-#include <cerrno>
-#include <climits>
-#include <cstdlib>
-#include <cstring>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
 
 namespace cp::posix {
 

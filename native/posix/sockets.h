@@ -1,9 +1,9 @@
 // TCP sockets by the BSD socket calls that every POSIX system has: making, listening, addresses, options. Nothing here blocks.
 #pragma once
 
+#include <sys/socket.h>
 #include <cstdint>
 #include <string>
-#include <sys/socket.h>
 
 #include "core/abi.h"
 

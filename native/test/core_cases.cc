@@ -11,57 +11,58 @@
 
 namespace cp::test {
 
-static Register arena_model("arena/model", "blocks never overlap, are aligned, come back after release and last pin", [](const Context& context) {
-  Random random(context.seed);
-  const uint64_t bytes = 4 << 20;
-  Arena arena(bytes);
-  struct Live {
-    uint64_t bytes;
-    uint32_t pins = 0;
-    bool released = false;
-    Arena::Block* pinned = nullptr;
-  };
-  std::map<uint64_t, Live> live;
-  const auto at = [&](uint32_t n) { return std::next(live.begin(), n); };
-  for (uint32_t round = 0; round < context.Count(200'000); round++) {
-    const uint32_t what = random.Below(10);
-    if (what < 4) {
-      const uint64_t size = random.OneIn(20) ? 1 + random.Below(300'000) : 1 + random.Below(5000);
-      const uint64_t offset = arena.Allocate(size);
-      if (offset == Arena::kNone) continue;
-      CHECK_EQ(offset % (size >= 4096 ? 4096 : 64), uint64_t{0});
-      CHECK(offset + size <= bytes);
-      const auto next = live.lower_bound(offset);
-      CHECK(next == live.end() || offset + size <= next->first);
-      CHECK(next == live.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
-      live[offset] = {size};
-    } else if (live.empty()) {
-      continue;
-    } else if (what < 7) {
-      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
-      CHECK_EQ(arena.Release(block->first), !block->second.released);
-      block->second.released = true;
-      if (block->second.pins == 0) live.erase(block);
-    } else if (what < 8) {
-      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
-      Arena::Block* pinned = arena.Pin(block->first + block->second.bytes / 2, 1);
-      CHECK(pinned != nullptr && (block->second.pinned == nullptr || block->second.pinned == pinned));
-      block->second.pinned = pinned;
-      block->second.pins++;
-    } else {
-      const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
-      if (block->second.pins == 0) continue;
-      arena.Unpin(block->first + block->second.bytes / 2, 1, block->second.pinned);
-      if (--block->second.pins == 0 && block->second.released) live.erase(block);
-    }
-  }
-  for (auto& [offset, block] : live) {
-    if (!block.released) CHECK(arena.Release(offset));
-    while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, 1, block.pinned);
-  }
-  CHECK_EQ(arena.used(), uint64_t{0});
-  CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);  // at most one page a size class is kept
-});
+static Register arena_model("arena/model", "blocks never overlap, are aligned, come back after release and last pin",
+                            [](const Context& context) {
+                              Random random(context.seed);
+                              const uint64_t bytes = 4 << 20;
+                              Arena arena(bytes);
+                              struct Live {
+                                uint64_t bytes;
+                                uint32_t pins = 0;
+                                bool released = false;
+                                Arena::Block* pinned = nullptr;
+                              };
+                              std::map<uint64_t, Live> live;
+                              const auto at = [&](uint32_t n) { return std::next(live.begin(), n); };
+                              for (uint32_t round = 0; round < context.Count(200'000); round++) {
+                                const uint32_t what = random.Below(10);
+                                if (what < 4) {
+                                  const uint64_t size = random.OneIn(20) ? 1 + random.Below(300'000) : 1 + random.Below(5000);
+                                  const uint64_t offset = arena.Allocate(size);
+                                  if (offset == Arena::kNone) continue;
+                                  CHECK_EQ(offset % (size >= 4096 ? 4096 : 64), uint64_t{0});
+                                  CHECK(offset + size <= bytes);
+                                  const auto next = live.lower_bound(offset);
+                                  CHECK(next == live.end() || offset + size <= next->first);
+                                  CHECK(next == live.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
+                                  live[offset] = {size};
+                                } else if (live.empty()) {
+                                  continue;
+                                } else if (what < 7) {
+                                  const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+                                  CHECK_EQ(arena.Release(block->first), !block->second.released);
+                                  block->second.released = true;
+                                  if (block->second.pins == 0) live.erase(block);
+                                } else if (what < 8) {
+                                  const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+                                  Arena::Block* pinned = arena.Pin(block->first + block->second.bytes / 2, 1);
+                                  CHECK(pinned != nullptr && (block->second.pinned == nullptr || block->second.pinned == pinned));
+                                  block->second.pinned = pinned;
+                                  block->second.pins++;
+                                } else {
+                                  const auto block = at(random.Below(static_cast<uint32_t>(live.size())));
+                                  if (block->second.pins == 0) continue;
+                                  arena.Unpin(block->first + block->second.bytes / 2, 1, block->second.pinned);
+                                  if (--block->second.pins == 0 && block->second.released) live.erase(block);
+                                }
+                              }
+                              for (auto& [offset, block] : live) {
+                                if (!block.released) CHECK(arena.Release(offset));
+                                while (block.pins-- > 0) arena.Unpin(offset + block.bytes / 2, 1, block.pinned);
+                              }
+                              CHECK_EQ(arena.used(), uint64_t{0});
+                              CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);  // at most one page a size class is kept
+                            });
 
 static Register arena_span("arena/span", "nothing released comes back while a range over several blocks is in use", [](const Context&) {
   Arena arena(1 << 20);
@@ -142,26 +143,27 @@ static Register queue("packets/fifo", "a million packets leave in the order of e
   }
 });
 
-static Register handles("handles/generations", "a stale or foreign name finds nothing, over wrapped generations", [](const Context& context) {
-  HandleTable& table = HandleTable::Process();
-  for (uint32_t round = 0; round < context.Count(1000); round++) {
-    Handle* handle = table.Create(77, HandleKind::kFile, 0);
-    CHECK(handle != nullptr);
-    const uint32_t index = handle->index, generation = handle->last_generation;
-    CHECK(generation >= 1 && generation <= kHandleGenerationMax);
-    CHECK(table.Find(index, generation, 77) == handle);
-    CHECK(table.Find(index, generation, 78) == nullptr);
-    table.Retire(*handle);
-    CHECK(table.Find(index, generation, 77) == nullptr);
-    table.Free(*handle);
-    Handle* again = table.Create(77, HandleKind::kFile, 0);
-    CHECK_EQ(again->index, index);
-    CHECK(again->last_generation != generation);
-    table.Retire(*again);
-    table.Free(*again);
-  }
-  CHECK(table.Find(kHandlesMax, 1, 77) == nullptr);
-});
+static Register handles("handles/generations", "a stale or foreign name finds nothing, over wrapped generations",
+                        [](const Context& context) {
+                          HandleTable& table = HandleTable::Process();
+                          for (uint32_t round = 0; round < context.Count(1000); round++) {
+                            Handle* handle = table.Create(77, HandleKind::kFile, 0);
+                            CHECK(handle != nullptr);
+                            const uint32_t index = handle->index, generation = handle->last_generation;
+                            CHECK(generation >= 1 && generation <= kHandleGenerationMax);
+                            CHECK(table.Find(index, generation, 77) == handle);
+                            CHECK(table.Find(index, generation, 78) == nullptr);
+                            table.Retire(*handle);
+                            CHECK(table.Find(index, generation, 77) == nullptr);
+                            table.Free(*handle);
+                            Handle* again = table.Create(77, HandleKind::kFile, 0);
+                            CHECK_EQ(again->index, index);
+                            CHECK(again->last_generation != generation);
+                            table.Retire(*again);
+                            table.Free(*again);
+                          }
+                          CHECK(table.Find(kHandlesMax, 1, 77) == nullptr);
+                        });
 
 static Register handle_threads("handles/threads", "threads create, find and free at once", [](const Context& context) {
   std::vector<std::thread> threads;

@@ -102,7 +102,8 @@ std::vector<CompletionEntry> TestPort::Get(uint32_t max, double timeout_ms) {
   control().max_packets = max;
   const uint32_t count = port_->Enter();
   std::vector<CompletionEntry> packets(count);
-  if (count > 0) std::memcpy(packets.data(), block_.span().data() + kControlBytes + kSubmissionsMax * kEntryBytes, count * sizeof(CompletionEntry));
+  if (count > 0)
+    std::memcpy(packets.data(), block_.span().data() + kControlBytes + kSubmissionsMax * kEntryBytes, count * sizeof(CompletionEntry));
   for (const CompletionEntry& packet : packets) Delivered(packet);
   return packets;
 }

@@ -2,6 +2,8 @@
 // fenced by guard pages, so that a byte written outside the arena ends the program.
 #pragma once
 
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -9,8 +11,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <vector>
 
 #include "core/port.h"
@@ -57,17 +57,16 @@ struct Register {
 // A failed check ends its case; the program has no exceptions, so it leaves by longjmp out of the case's function.
 [[noreturn]] void Fail(const char* file, int line, const std::string& what);
 
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) ::cp::test::Fail(__FILE__, __LINE__, #condition);         \
+#define CHECK(condition)                                                \
+  do {                                                                  \
+    if (!(condition)) ::cp::test::Fail(__FILE__, __LINE__, #condition); \
   } while (0)
-#define CHECK_EQ(a, b)                                                                                                             \
-  do {                                                                                                                             \
-    const auto left_ = (a);                                                                                                        \
-    const auto right_ = (b);                                                                                                       \
-    if (!(left_ == right_))                                                                                                        \
-      ::cp::test::Fail(__FILE__, __LINE__,                                                                                         \
-                       std::string(#a " == " #b ": ") + std::to_string(left_) + " is not " + std::to_string(right_));              \
+#define CHECK_EQ(a, b)                                                                                                                    \
+  do {                                                                                                                                    \
+    const auto left_ = (a);                                                                                                               \
+    const auto right_ = (b);                                                                                                              \
+    if (!(left_ == right_))                                                                                                               \
+      ::cp::test::Fail(__FILE__, __LINE__, std::string(#a " == " #b ": ") + std::to_string(left_) + " is not " + std::to_string(right_)); \
   } while (0)
 
 // Memory between two pages that nobody may touch.

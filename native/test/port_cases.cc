@@ -155,61 +155,65 @@ static Register cancel_send("cancel/send", "a cancelled send reports the bytes t
   }
 });
 
-static Register close_race("close/in-flight", "closing ends each operation once, the peer sees it, nothing is left open", [](const Context& context) {
-  Random random(context.seed);
-  const int before = OpenDescriptors();
-  {
-    TestPort test;
-    const int inside = OpenDescriptors();
-    for (uint32_t round = 0; round < context.Count(5000); round++) {
-      auto [socket, peer] = test.Pair(round);
-      uint32_t started = 0;
-      for (uint32_t n = random.Below(4); n > 0; n--, started++) test.Start(Opcode::kRecv, *socket, 64 * started, random.Below(3));
-      for (uint32_t n = random.Below(3); n > 0; n--, started++) test.Start(Opcode::kSend, *socket, 0, random.Below(2000));
-      if (random.OneIn(2)) test.Submit();
-      if (random.OneIn(2)) WriteAll(peer, "ab", 2);
-      const uint32_t index = socket->index, generation = socket->last_generation;
-      test.port().CloseHandle(*socket, random.OneIn(4));
-      CHECK(HandleTable::Process().Find(index, generation, 1) == nullptr);
-      // The end or a reset, before any further get. Data that was sent comes first.
-      char sink[8192];
-      ssize_t count;
-      do count = read(peer, sink, sizeof(sink));
-      while (count > 0);
-      CHECK(count == 0 || errno == ECONNRESET);
-      if (started > 0)
-        for (const CompletionEntry& packet : test.GetExactly(started)) {
-          CHECK_EQ(packet.key, static_cast<double>(round));
-          CHECK(packet.status == kOk || (packet.status == kCanceled && packet.ended_by == 4));
-        }
-      close(peer);
-    }
-    CHECK(test.Get(10, 0).empty());
-    CHECK_EQ(OpenDescriptors(), inside);
-  }
-  CHECK_EQ(OpenDescriptors(), before);
-});
+static Register close_race("close/in-flight", "closing ends each operation once, the peer sees it, nothing is left open",
+                           [](const Context& context) {
+                             Random random(context.seed);
+                             const int before = OpenDescriptors();
+                             {
+                               TestPort test;
+                               const int inside = OpenDescriptors();
+                               for (uint32_t round = 0; round < context.Count(5000); round++) {
+                                 auto [socket, peer] = test.Pair(round);
+                                 uint32_t started = 0;
+                                 for (uint32_t n = random.Below(4); n > 0; n--, started++)
+                                   test.Start(Opcode::kRecv, *socket, 64 * started, random.Below(3));
+                                 for (uint32_t n = random.Below(3); n > 0; n--, started++)
+                                   test.Start(Opcode::kSend, *socket, 0, random.Below(2000));
+                                 if (random.OneIn(2)) test.Submit();
+                                 if (random.OneIn(2)) WriteAll(peer, "ab", 2);
+                                 const uint32_t index = socket->index, generation = socket->last_generation;
+                                 test.port().CloseHandle(*socket, random.OneIn(4));
+                                 CHECK(HandleTable::Process().Find(index, generation, 1) == nullptr);
+                                 // The end or a reset, before any further get. Data that was sent comes first.
+                                 char sink[8192];
+                                 ssize_t count;
+                                 do count = read(peer, sink, sizeof(sink));
+                                 while (count > 0);
+                                 CHECK(count == 0 || errno == ECONNRESET);
+                                 if (started > 0)
+                                   for (const CompletionEntry& packet : test.GetExactly(started)) {
+                                     CHECK_EQ(packet.key, static_cast<double>(round));
+                                     CHECK(packet.status == kOk || (packet.status == kCanceled && packet.ended_by == 4));
+                                   }
+                                 close(peer);
+                               }
+                               CHECK(test.Get(10, 0).empty());
+                               CHECK_EQ(OpenDescriptors(), inside);
+                             }
+                             CHECK_EQ(OpenDescriptors(), before);
+                           });
 
-static Register full("queue/full", "thousands in flight through a ring of 8: none lost, cancels work while it is full", [](const Context& context) {
-  TestPortOptions options;
-  options.ring_entries = 8;
-  TestPort test(options);
-  Handle& zero = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);
-  for (uint32_t round = 0; round < context.Count(50); round++) {
-    for (uint32_t i = 0; i < 4000; i++) test.Start(Opcode::kRead, zero, i * 64 % test.arena_bytes(), 64);
-    for (const CompletionEntry& packet : test.GetExactly(4000)) CHECK(packet.status == kOk && packet.bytes == 64);
-  }
-  std::vector<int> peers;
-  std::vector<uint32_t> slots;
-  for (uint32_t i = 0; i < 200; i++) {
-    auto [socket, peer] = test.Pair(i);
-    peers.push_back(peer);
-    slots.push_back(test.Start(Opcode::kRecv, *socket, 0, 64));
-  }
-  for (const uint32_t slot : slots) CHECK(test.Cancel(slot));
-  for (const CompletionEntry& packet : test.GetExactly(200)) CHECK_EQ(packet.status, kCanceled);
-  for (const int peer : peers) close(peer);
-});
+static Register full("queue/full", "thousands in flight through a ring of 8: none lost, cancels work while it is full",
+                     [](const Context& context) {
+                       TestPortOptions options;
+                       options.ring_entries = 8;
+                       TestPort test(options);
+                       Handle& zero = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);
+                       for (uint32_t round = 0; round < context.Count(50); round++) {
+                         for (uint32_t i = 0; i < 4000; i++) test.Start(Opcode::kRead, zero, i * 64 % test.arena_bytes(), 64);
+                         for (const CompletionEntry& packet : test.GetExactly(4000)) CHECK(packet.status == kOk && packet.bytes == 64);
+                       }
+                       std::vector<int> peers;
+                       std::vector<uint32_t> slots;
+                       for (uint32_t i = 0; i < 200; i++) {
+                         auto [socket, peer] = test.Pair(i);
+                         peers.push_back(peer);
+                         slots.push_back(test.Start(Opcode::kRecv, *socket, 0, 64));
+                       }
+                       for (const uint32_t slot : slots) CHECK(test.Cancel(slot));
+                       for (const CompletionEntry& packet : test.GetExactly(200)) CHECK_EQ(packet.status, kCanceled);
+                       for (const int peer : peers) close(peer);
+                     });
 
 static Register wrap("slots/wrap", "a slot's generation wraps around without mixing operations up", [](const Context& context) {
   TestPortOptions options;
@@ -281,7 +285,17 @@ static Register hostile("entries/hostile", "random entries fail alone; every slo
   TestPort test(options);
   auto [socket, peer] = test.Pair(1);
   Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 2);
-  const double numbers[] = {0, 1, -1, 64, 1e300, -1e300, 4294967296.0, kSafeIntegerMax, 0.5, std::nan(""), std::numeric_limits<double>::infinity(),
+  const double numbers[] = {0,
+                            1,
+                            -1,
+                            64,
+                            1e300,
+                            -1e300,
+                            4294967296.0,
+                            kSafeIntegerMax,
+                            0.5,
+                            std::nan(""),
+                            std::numeric_limits<double>::infinity(),
                             static_cast<double>(test.arena_bytes())};
   const auto number = [&] { return numbers[random.Below(sizeof(numbers) / sizeof(numbers[0]))]; };
   for (uint32_t round = 0; round < context.Count(20'000); round++) {
@@ -304,7 +318,8 @@ static Register hostile("entries/hostile", "random entries fail alone; every slo
         entry.offset = random.OneIn(3) ? number() : random.Below(1000);
         entry.length = random.OneIn(3) ? number() : random.Below(1000);
         entry.position = random.OneIn(3) ? number() : random.Below(1000);
-        if (entry.opcode == static_cast<uint8_t>(Opcode::kWrite) || entry.opcode == static_cast<uint8_t>(Opcode::kWritev)) entry.position = random.Below(1000);
+        if (entry.opcode == static_cast<uint8_t>(Opcode::kWrite) || entry.opcode == static_cast<uint8_t>(Opcode::kWritev))
+          entry.position = random.Below(1000);
         entry.timeout_ms = number();
       }
       test.Stage(entry);
@@ -323,30 +338,31 @@ static Register hostile("entries/hostile", "random entries fail alone; every slo
   close(peer);
 });
 
-static Register timeouts("timeouts/ops", "a timeout ends its operation once, never early, and loses to data that is there", [](const Context& context) {
-  Random random(context.seed);
-  TestPort test;
-  for (uint32_t round = 0; round < context.Count(200); round++) {
-    auto [socket, peer] = test.Pair(1);
-    const double timeout = random.Below(12);
-    const bool data = random.OneIn(2);
-    const double started = MonotonicMs();
-    test.Start(Opcode::kRecv, *socket, 0, 64, 0, timeout);
-    test.Submit();
-    if (data) WriteAll(peer, "x", 1);
-    const CompletionEntry packet = test.GetExactly(1)[0];
-    if (packet.status == kOk) {
-      CHECK(data && packet.bytes == 1);
-    } else {
-      CHECK_EQ(packet.status, kTimedOut);
-      CHECK_EQ(packet.ended_by, uint16_t{3});
-      CHECK(MonotonicMs() - started >= timeout);
-    }
-    test.port().CloseHandle(*socket, true);
-    close(peer);
-  }
-  CHECK(test.Get(10, 0).empty());
-});
+static Register timeouts("timeouts/ops", "a timeout ends its operation once, never early, and loses to data that is there",
+                         [](const Context& context) {
+                           Random random(context.seed);
+                           TestPort test;
+                           for (uint32_t round = 0; round < context.Count(200); round++) {
+                             auto [socket, peer] = test.Pair(1);
+                             const double timeout = random.Below(12);
+                             const bool data = random.OneIn(2);
+                             const double started = MonotonicMs();
+                             test.Start(Opcode::kRecv, *socket, 0, 64, 0, timeout);
+                             test.Submit();
+                             if (data) WriteAll(peer, "x", 1);
+                             const CompletionEntry packet = test.GetExactly(1)[0];
+                             if (packet.status == kOk) {
+                               CHECK(data && packet.bytes == 1);
+                             } else {
+                               CHECK_EQ(packet.status, kTimedOut);
+                               CHECK_EQ(packet.ended_by, uint16_t{3});
+                               CHECK(MonotonicMs() - started >= timeout);
+                             }
+                             test.port().CloseHandle(*socket, true);
+                             close(peer);
+                           }
+                           CHECK(test.Get(10, 0).empty());
+                         });
 
 static Register pool("pool/fallbacks", "truncate and size without their opcodes, closed in between", [](const Context& context) {
   TestPortOptions options;
@@ -368,63 +384,65 @@ static Register pool("pool/fallbacks", "truncate and size without their opcodes,
   }
 });
 
-static Register close_port("port/close", "a port closed with everything in flight lets go of all and leaks nothing", [](const Context& context) {
-  Random random(context.seed);
-  const int before = OpenDescriptors();
-  for (uint32_t round = 0; round < context.Count(200); round++) {
-    std::vector<int> peers;
-    {
-      TestPort test;
-      const uint32_t pairs = 1 + random.Below(8);
-      for (uint32_t i = 0; i < pairs; i++) {
-        auto [socket, peer] = test.Pair(i);
-        peers.push_back(peer);
-        test.Start(Opcode::kRecv, *socket, 0, random.Below(2) * 64, 0, random.OneIn(2) ? 1000 : -1);
-        test.Start(Opcode::kSend, *socket, 0, 1 << 19);
-      }
-      const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      CHECK(listen(listener, 16) == 0);
-      Handle& accepting = test.Adopt(HandleKind::kListener, listener, 9);
-      sockaddr_storage address;
-      socklen_t length = sizeof(address);
-      CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-      const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      CHECK(connect(client, reinterpret_cast<sockaddr*>(&address), length) == 0);
-      peers.push_back(client);
-      for (int i = 0; i < 3; i++) test.Start(Opcode::kAccept, accepting, 0, 0);
-      test.Submit();
-      if (random.OneIn(2)) test.Get(random.OneIn(2) ? 1 : 0, 0);
-      test.port().Close();
-      CHECK_EQ(test.port().in_kernel(), 0u);  // sockets alone: all let go at once
-    }
-    for (const int peer : peers) close(peer);
-  }
-  CHECK_EQ(OpenDescriptors(), before);
-});
+static Register close_port("port/close", "a port closed with everything in flight lets go of all and leaks nothing",
+                           [](const Context& context) {
+                             Random random(context.seed);
+                             const int before = OpenDescriptors();
+                             for (uint32_t round = 0; round < context.Count(200); round++) {
+                               std::vector<int> peers;
+                               {
+                                 TestPort test;
+                                 const uint32_t pairs = 1 + random.Below(8);
+                                 for (uint32_t i = 0; i < pairs; i++) {
+                                   auto [socket, peer] = test.Pair(i);
+                                   peers.push_back(peer);
+                                   test.Start(Opcode::kRecv, *socket, 0, random.Below(2) * 64, 0, random.OneIn(2) ? 1000 : -1);
+                                   test.Start(Opcode::kSend, *socket, 0, 1 << 19);
+                                 }
+                                 const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+                                 CHECK(listen(listener, 16) == 0);
+                                 Handle& accepting = test.Adopt(HandleKind::kListener, listener, 9);
+                                 sockaddr_storage address;
+                                 socklen_t length = sizeof(address);
+                                 CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+                                 const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+                                 CHECK(connect(client, reinterpret_cast<sockaddr*>(&address), length) == 0);
+                                 peers.push_back(client);
+                                 for (int i = 0; i < 3; i++) test.Start(Opcode::kAccept, accepting, 0, 0);
+                                 test.Submit();
+                                 if (random.OneIn(2)) test.Get(random.OneIn(2) ? 1 : 0, 0);
+                                 test.port().Close();
+                                 CHECK_EQ(test.port().in_kernel(), 0u);  // sockets alone: all let go at once
+                               }
+                               for (const int peer : peers) close(peer);
+                             }
+                             CHECK_EQ(OpenDescriptors(), before);
+                           });
 
-static Register two_threads("port/threads", "ports of several threads run side by side, their pools and handles in common", [](const Context& context) {
-  std::vector<std::thread> threads;
-  std::atomic<uint32_t> done{0};
-  const uint32_t rounds = context.Count(2000);
-  for (uint64_t owner = 10; owner < 14; owner++) {
-    threads.emplace_back([owner, rounds, &done] {
-      TestPortOptions options;
-      options.owner = owner;
-      options.disable = "ftruncate";
-      TestPort test(options);
-      Handle& zero = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);
-      Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 2);
-      for (uint32_t round = 0; round < rounds; round++) {
-        test.Start(Opcode::kRead, zero, 0, 4096);
-        if (round % 100 == 0) test.Start(Opcode::kTruncate, file, 0, 0, round);
-        uint32_t left = round % 100 == 0 ? 2 : 1;
-        while (left > 0) left -= static_cast<uint32_t>(test.Get(left, 1000).size());
-        done++;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  CHECK_EQ(done.load(), 4 * rounds);
-});
+static Register two_threads("port/threads", "ports of several threads run side by side, their pools and handles in common",
+                            [](const Context& context) {
+                              std::vector<std::thread> threads;
+                              std::atomic<uint32_t> done{0};
+                              const uint32_t rounds = context.Count(2000);
+                              for (uint64_t owner = 10; owner < 14; owner++) {
+                                threads.emplace_back([owner, rounds, &done] {
+                                  TestPortOptions options;
+                                  options.owner = owner;
+                                  options.disable = "ftruncate";
+                                  TestPort test(options);
+                                  Handle& zero = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);
+                                  Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 2);
+                                  for (uint32_t round = 0; round < rounds; round++) {
+                                    test.Start(Opcode::kRead, zero, 0, 4096);
+                                    if (round % 100 == 0) test.Start(Opcode::kTruncate, file, 0, 0, round);
+                                    uint32_t left = round % 100 == 0 ? 2 : 1;
+                                    while (left > 0) left -= static_cast<uint32_t>(test.Get(left, 1000).size());
+                                    done++;
+                                  }
+                                });
+                              }
+                              for (std::thread& thread : threads) thread.join();
+                              CHECK_EQ(done.load(), 4 * rounds);
+                            });
 
 }  // namespace cp::test

@@ -3,7 +3,7 @@
 // packet an operation, and every byte, connection and descriptor accounted for.
 
 import * as fs from 'node:fs';
-import type { ConformanceCase, Context } from '../types.js';
+import type { ConformanceCase, Context, Operation } from '../types.js';
 import { variants } from '../variants.js';
 import { noMore } from './flight.js';
 import { type Ender, endings, inSomeOrder, raceAccept, raced, Tape } from './race-common.js';
@@ -26,9 +26,16 @@ function raceRecv(t: Context, ender: Ender, rounds: number): void {
     const { options, end } = endings(t, ender);
     const recv = a.recv(view, { length: t.random.between(1, 4096), ...options });
     const length = t.random.between(1, 300);
-    const send = b.send(tape.at(sent, length));
+    const data = tape.at(sent, length);
+    let send: Operation | undefined;
+    inSomeOrder(t, port, [
+      () => {
+        send = b.send(data);
+      },
+      () => end(recv, () => a.cancel()),
+      () => port.flush(),
+    ]);
     sent += length;
-    inSomeOrder(t, port, [() => end(recv, () => a.cancel()), () => port.flush()]);
     for (const packet of t.takeSync(port, 2)) {
       if (packet.operation === send) {
         t.equal(packet.bytesTransferred, length, 'bytes of the send');

@@ -76,8 +76,14 @@ export function raceAccept(t: Context, ender: Ender, rounds: number): void {
     const accept = listener.accept(options);
     const client = t.api.TcpSocket.openSync();
     port.associate(client, 2);
-    const connecting = client.connect({ host: '127.0.0.1', port: listener.address.port });
-    inSomeOrder(t, port, [() => end(accept, () => listener.cancel()), () => port.flush()]);
+    let connecting: Operation | undefined;
+    inSomeOrder(t, port, [
+      () => {
+        connecting = client.connect({ host: '127.0.0.1', port: listener.address.port });
+      },
+      () => end(accept, () => listener.cancel()),
+      () => port.flush(),
+    ]);
     let taken: number | undefined;
     for (const packet of t.takeSync(port, 2)) {
       if (packet.operation === connecting) {

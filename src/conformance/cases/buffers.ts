@@ -110,6 +110,10 @@ export async function drive<C>(
   }
 }
 
+/** A loaded machine takes its time over starting programs: limits of a child that runs some, and of its case. */
+export const childMs = 20_000;
+export const childCaseMs = 25_000;
+
 /**
  * Runs a child whose last line of standard output is JSON, and returns that. `{ "unable": reason }` makes the case unable; any
  * other end than exit code 0 fails it with what the child printed.

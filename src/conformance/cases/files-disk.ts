@@ -3,7 +3,7 @@
 
 import type { ConformanceCase, Context } from '../types.js';
 import { variants } from '../variants.js';
-import { childAnswer, moved, packetOf } from './buffers.js';
+import { childAnswer, childCaseMs, childMs, moved, packetOf } from './buffers.js';
 
 const flushed =
   'FlushFileBuffers returns when the file’s buffered data, and with it its metadata, have been written to the device';
@@ -58,7 +58,7 @@ function durable(t: Context, kind: 'sync' | 'datasync', setup: string): Promise<
     port.close();
     await port.closed;
     answer({ early, rounds });`,
-    { wrap: ['unshare', '-m'], env: path },
+    { wrap: ['unshare', '-m'], env: path, timeoutMs: childMs },
   );
 }
 
@@ -69,6 +69,7 @@ const syncs: ConformanceCase[] = [
       title: 'once its packet is there, what was written before is on the device',
       reference: flushed,
       needs: ['root', 'unshare', 'mount'],
+      timeoutMs: childCaseMs,
     },
     {
       sync: { kind: 'sync', setup: 'file.write(data, { position: round * 40000 }); one();' },
@@ -169,7 +170,7 @@ function fillDisk(t: Context, start: string, flags: string): Promise<FullDisk> {
     port.close();
     await port.closed;
     answer({ first, size, intact, next, freed, post });`,
-    { wrap: ['unshare', '-m'], env: path },
+    { wrap: ['unshare', '-m'], env: path, timeoutMs: childMs },
   );
 }
 
@@ -179,6 +180,7 @@ const fullDisk: ConformanceCase[] = variants<{ kind: string; flags: string; star
     title: 'a full disk: ENOSPC with the bytes that fit, which are there; with room again writing goes on',
     reference: full,
     needs: ['root', 'unshare', 'mount'],
+    timeoutMs: childCaseMs,
   },
   {
     'full-heap': { kind: 'write', flags: 'r+', start: 'file.write(data, { position: at });' },

@@ -8,7 +8,7 @@ import * as path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { ConformanceCase, Context, FileHandle, Operation, Port } from '../types.js';
 import { variants } from '../variants.js';
-import { childAnswer, errnoOf, moved, packetOf } from './buffers.js';
+import { childAnswer, childCaseMs, childMs, errnoOf, moved, packetOf } from './buffers.js';
 
 const opening = 'CreateFile fails with ERROR_FILE_NOT_FOUND, ERROR_ACCESS_DENIED or ERROR_FILE_EXISTS, and makes no handle';
 
@@ -136,6 +136,7 @@ const refusals: ConformanceCase[] = [
       title: 'without permission: EACCES',
       reference: opening,
       needs: ['root', 'setpriv'],
+      timeoutMs: childCaseMs,
     },
     { 'permission-operation': true, 'permission-Sync': false },
     async (t, asOperation) => {
@@ -171,7 +172,10 @@ const refusals: ConformanceCase[] = [
         fs.chmodSync('folder', 0o700);
         console.log(JSON.stringify(outcomes));
         port.close();`,
-        { wrap: ['setpriv', '--bounding-set=-dac_override,-dac_read_search,-ipc_lock', '--inh-caps=-all'] },
+        {
+          wrap: ['setpriv', '--bounding-set=-dac_override,-dac_read_search,-ipc_lock', '--inh-caps=-all'],
+          timeoutMs: childMs,
+        },
       );
       const denied = `EACCES ${errnoOf(t, 'EACCES')} open`;
       t.deepEqual(
@@ -275,7 +279,7 @@ const directions: ConformanceCase[] = [
 ];
 
 const notAFile = 'A completion port’s file handles are of files: GetFileType gives FILE_TYPE_DISK';
-const quick = 500;
+const quick = 2000;
 
 /** The refusal itself must not wait: a FIFO's open blocks until its other end is opened. */
 function notFile(t: Context, open: Opener, port: Port, target: string, flags: readonly string[]): void {

@@ -3,7 +3,7 @@
 
 import type { ConformanceCase, Context, Operation, Packet, TcpSocket } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
-import { childAnswer, drive, errnoOf, moved, packetOf } from './buffers.js';
+import { childAnswer, childCaseMs, childMs, drive, errnoOf, moved, packetOf } from './buffers.js';
 import { accepted, type Family, hosts, needIPv6, pendingConnect, receive, unusedPort } from './tcp-common.js';
 
 const connecting = 'ConnectEx completes when the connection is there; SO_UPDATE_CONNECT_CONTEXT makes it a full socket';
@@ -117,6 +117,7 @@ const failures: ConformanceCase[] = [
     title: 'no way to the network: ENETUNREACH or EHOSTUNREACH in the packet, and the port lives on',
     reference: 'ConnectEx: ERROR_NETWORK_UNREACHABLE (1231) or ERROR_HOST_UNREACHABLE (1232)',
     needs: ['root', 'unshare'],
+    timeoutMs: childCaseMs,
     async run(t) {
       // In a network namespace of its own even the loopback interface is down.
       const outcome = await childAnswer<{ packets: string[]; post: number }>(
@@ -134,7 +135,7 @@ const failures: ConformanceCase[] = [
         port.post(77);
         console.log(JSON.stringify({ packets, post: port.getSync(1000)?.key }));
         port.close();`,
-        { wrap: ['unshare', '-n'] },
+        { wrap: ['unshare', '-n'], timeoutMs: childMs },
       );
       t.equal(outcome.packets.length, 2, 'packets');
       for (const packet of outcome.packets) t.ok(/^true 4 (ENETUNREACH|EHOSTUNREACH)$/.test(packet), `the packet: ${packet}`);

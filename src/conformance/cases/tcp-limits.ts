@@ -5,13 +5,14 @@ import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import type { ConformanceCase, Context, Port, Way } from '../types.js';
 import { variants } from '../variants.js';
-import { childAnswer, moved, packetOf } from './buffers.js';
+import { childAnswer, childCaseMs, childMs, moved, packetOf } from './buffers.js';
 import { accepted, receive } from './tcp-common.js';
 
 const exhausted = 'AcceptEx takes a socket that exists already: WSAEMFILE (10024) comes from making it';
 
 interface Starved {
-  early: { codes: string[]; inFlight: number };
+  early: { failed: number; inFlight: number; ms: number };
+  ms: number;
   codes: string[];
   connects: number;
   connectErrors: string[];
@@ -36,6 +37,7 @@ const limits: ConformanceCase[] = [
         'out of descriptors: EMFILE once in 100 ms a listener, all else lives on, and with descriptors again service resumes',
       reference: exhausted,
       needs: ['linux'],
+      timeoutMs: childCaseMs,
     },
     { getSync: 'getSync', get: 'get', dispatch: 'dispatch' },
     async (t, way) => {
@@ -68,7 +70,7 @@ const limits: ConformanceCase[] = [
         } catch (error) {
           if (error.code !== 'EMFILE') throw error;
         }
-        const seen = { early: null, codes: [], connects: 0, connectErrors: [], acceptedEarly: 0, inFlight: 0, file: '', post: 0,
+        const seen = { early: null, ms: 0, codes: [], connects: 0, connectErrors: [], acceptedEarly: 0, inFlight: 0, file: '', post: 0,
                        thrown: [], resumedMs: 0, peers: 0, leftover: 0, after: '' };
         const peers = new Set();
         const sockets = [];
@@ -98,7 +100,7 @@ const limits: ConformanceCase[] = [
         // From the first one on: no second one, and the others pending, for nearly 100 ms.
         const first = performance.now();
         while (performance.now() - first < 60) await turn(10);
-        seen.early = { codes: [...seen.codes], inFlight: port.inFlight };
+        seen.early = { failed: seen.codes.length, inFlight: port.inFlight, ms: performance.now() - begin };
         file.read(view, { position: 0 });
         port.post(77);
         for (const open of [() => TcpSocket.openSync(), () => FileHandle.openSync('file'), () => TcpListener.listenSync({ port: 0 })]) {
@@ -106,6 +108,7 @@ const limits: ConformanceCase[] = [
         }
         while (performance.now() - begin < ${windowMs}) await turn(20);
         seen.inFlight = port.inFlight;
+        seen.ms = performance.now() - begin;
         starving = false;
         for (const fd of fillers) fs.closeSync(fd);
         const freed = performance.now();
@@ -120,16 +123,20 @@ const limits: ConformanceCase[] = [
         for (const socket of sockets) socket.close();
         console.log(JSON.stringify(seen));
         process.exit(0);`,
-        { wrap: ['sh', '-c', 'ulimit -n 64 && exec "$@"', 'sh'] },
+        { wrap: ['sh', '-c', 'ulimit -n 64 && exec "$@"', 'sh'], timeoutMs: childMs },
       );
-      t.deepEqual(seen.early.codes, ['EMFILE'], 'accepts that failed in the first moments');
+      // By the child's own clock, so that a slow machine changes nothing: one at the start, and one for each 100 ms since.
+      const most = (ms: number): number => 1 + Math.floor(ms / 100);
+      t.ok(
+        seen.early.failed >= 1 && seen.early.failed <= most(seen.early.ms),
+        `${seen.early.failed} failed in ${seen.early.ms} ms`,
+      );
       t.equal(seen.early.inFlight, 4, 'accepts pending then: the others, and the one started again');
       t.ok(
         seen.codes.every((code) => code === 'EMFILE'),
         `what accepts failed with: ${seen.codes.join(', ')}`,
       );
-      // The first window begins with the first of them.
-      t.less(seen.codes.length, Math.floor(windowMs / 100) + 2, `failed accepts in ${windowMs} ms`);
+      t.ok(seen.codes.length <= most(seen.ms), `${seen.codes.length} failed in ${seen.ms} ms`);
       t.equal(seen.acceptedEarly, 0, 'accepts that succeeded without a descriptor');
       t.equal(seen.connects, 4, 'connects that completed meanwhile');
       t.deepEqual(seen.connectErrors, [], 'what connects failed with');
@@ -138,7 +145,7 @@ const limits: ConformanceCase[] = [
       t.deepEqual(seen.thrown, ['EMFILE', 'EMFILE', 'EMFILE'], 'what making a socket, a file and a listener threw meanwhile');
       t.equal(seen.inFlight, 4, 'accepts pending at the end of it');
       t.equal(seen.peers, 4, 'connections accepted once there were descriptors');
-      t.less(seen.resumedMs, 1000, 'milliseconds until service resumed');
+      t.less(seen.resumedMs, 3000, 'milliseconds until service resumed');
       t.equal(seen.after, '0', 'operations in flight when all were accepted');
       t.equal(seen.leftover, 0, 'accepts ended by the close');
     },
@@ -150,6 +157,7 @@ const limits: ConformanceCase[] = [
     title: 'lack and plenty in turns: no connection is lost, no accept is forgotten',
     reference: exhausted,
     needs: ['linux'],
+    timeoutMs: childCaseMs,
     async run(t) {
       const answer = await childAnswer<{ rounds: string[]; before: number; after: number }>(
         t,
@@ -188,7 +196,7 @@ const limits: ConformanceCase[] = [
         }
         console.log(JSON.stringify({ rounds, before, after: open() }));
         process.exit(0);`,
-        { wrap: ['sh', '-c', 'ulimit -n 64 && exec "$@"', 'sh'] },
+        { wrap: ['sh', '-c', 'ulimit -n 64 && exec "$@"', 'sh'], timeoutMs: childMs },
       );
       t.deepEqual(
         answer.rounds,

@@ -2,7 +2,7 @@
 
 import type { ConformanceCase, Context, Operation, Packet, Port, TcpSocket, Way } from '../types.js';
 import { variants } from '../variants.js';
-import { bufferKindList, childAnswer, drive, makeBuffer, moved, packetOf, untouched } from './buffers.js';
+import { bufferKindList, childAnswer, childCaseMs, childMs, drive, makeBuffer, moved, packetOf, untouched } from './buffers.js';
 import { apart, narrow, receive } from './tcp-common.js';
 
 const gone = 'WSASend to a peer that is gone: WSAECONNRESET or WSAECONNABORTED; there are no signals';
@@ -92,6 +92,7 @@ const losses: ConformanceCase[] = [
     title: 'a send to a peer that is gone raises no SIGPIPE, in any form and on any thread',
     reference: gone,
     needs: ['linux', 'proc'],
+    timeoutMs: childCaseMs,
     async run(t) {
       // Node ignores SIGPIPE from its start on; taking a listener off again gives the signal its default action, which kills.
       const answer = await childAnswer<{ ignored: boolean; codes: string[] }>(
@@ -131,6 +132,7 @@ const losses: ConformanceCase[] = [
         }
         console.log(JSON.stringify({ ignored, codes }));
         port.close();`,
+        { timeoutMs: childMs },
       );
       t.equal(answer.ignored, false, 'whether SIGPIPE is ignored in the child');
       t.equal(answer.codes.length, 5, 'forms of sends');

@@ -61,7 +61,7 @@ const accepts: ConformanceCase[] = [
         client = connected(t, port, listener, 1, family);
         const begin = t.now();
         accept = packetOf(t, port, listener.accept(), 'accept');
-        t.less(t.now() - begin, 100, 'milliseconds until a waiting connection was accepted');
+        t.less(t.now() - begin, 500, 'milliseconds until a waiting connection was accepted');
       }
       const packet = t.some<Packet>(accept, 'the packet of the accept');
       t.equal(packet.key, 500, 'the key is the listener’s');
@@ -92,7 +92,7 @@ const accepts: ConformanceCase[] = [
       const started = Array.from({ length: 31 }, () => listener.accept());
       const begin = t.now();
       const packets = t.takeSync(port, 30);
-      t.less(t.now() - begin, 200, 'milliseconds that 30 waiting connections took');
+      t.less(t.now() - begin, 1000, 'milliseconds that 30 waiting connections took');
       for (const [i, packet] of packets.entries()) {
         t.ok(packet.operation === started[i], `accept ${i} completes in starting order`);
         const server = accepted(t, packet);

@@ -39,6 +39,10 @@ describe('the list of clauses', () => {
     expect(cases.filter(({ id, clause }) => id !== clause && !id.startsWith(`${clause}/`)).map((entry) => entry.id)).toEqual([]);
   });
 
+  test('a case id needs no quotes in a shell', () => {
+    expect(cases.filter(({ id }) => !/^[A-Z]+-\d\d(\/[\w.-]+)?$/.test(id)).map((entry) => entry.id)).toEqual([]);
+  });
+
   test('each case says what the reference says', () => {
     expect(cases.filter(({ title, reference }) => title.length < 10 || reference.length < 20).map((entry) => entry.id)).toEqual(
       [],

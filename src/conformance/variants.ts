@@ -6,7 +6,8 @@ import type { ConformanceCase, Context, Way } from './types.js';
 type Base = Omit<ConformanceCase, 'id' | 'run' | 'title'>;
 
 /**
- * A case `CLAUSE/name` for each entry of `list`. `title` is the rule; the name is added to it in brackets.
+ * A case `CLAUSE/name` for each entry of `list`. `title` is the rule; the name is added to it in
+ * brackets. Spaces of a name are hyphens in the id.
  *
  * ```ts
  * ...variants({ clause: 'CANCEL-01', title: '…', reference: '…' }, { recv: startRecv, accept: startAccept }, (t, start) => { … }),
@@ -19,7 +20,7 @@ export function variants<V>(
 ): ConformanceCase[] {
   return Object.entries(list).map(([name, value]) => ({
     ...base,
-    id: `${base.clause}/${name}`,
+    id: `${base.clause}/${name.replaceAll(' ', '-')}`,
     title: `${base.title} (${name})`,
     run: (context: Context) => run(context, value, name),
   }));

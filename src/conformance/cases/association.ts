@@ -63,7 +63,7 @@ export const cases: ConformanceCase[] = [
   ),
 
   {
-    id: 'ASSOC-03/one key',
+    id: 'ASSOC-03/one-key',
     clause: 'ASSOC-03',
     title: 'many handles may share one key: handleId tells their packets apart',
     reference: 'the key is the program’s own; nothing asks for different ones',
@@ -87,7 +87,7 @@ export const cases: ConformanceCase[] = [
     },
   },
   {
-    id: 'ASSOC-03/many handles',
+    id: 'ASSOC-03/many-handles',
     clause: 'ASSOC-03',
     title: "one port with 10,000 handles: each packet has its own handle's key",
     reference: 'a port has as many handles as memory allows',

@@ -93,7 +93,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     {
       clause: 'DISP-04',
       title: 'two consumers, each in its context, don’t see each other’s',
-      reference: 'the portable rule',
+      reference: 'the portable rule: a context is that of whoever waits, as with every API of Node',
     },
     async (t, way: Way) => {
       const storage = new AsyncLocalStorage<string>();
@@ -124,5 +124,5 @@ export const cases: ConformanceCase[] = alsoInverted([
         );
     },
     waysAsync,
-  ).map((entry) => ({ ...entry, id: entry.id.replace('/', '/two ') })),
+  ).map((entry) => ({ ...entry, id: entry.id.replace('/', '/two-') })),
 ]);

@@ -75,7 +75,7 @@ export const cases: ConformanceCase[] = [
     },
   ),
   {
-    id: 'EX-01/at least one',
+    id: 'EX-01/at-least-one',
     clause: 'EX-01',
     title: 'it waits for at least one, and gives none only when its time runs out',
     reference: 'with no entry it waits until one is there or dwMilliseconds have passed',
@@ -95,7 +95,7 @@ export const cases: ConformanceCase[] = [
     },
   },
   {
-    id: 'EX-01/waits for an operation',
+    id: 'EX-01/waits-for-an-operation',
     clause: 'EX-01',
     title: 'a blocking getManySync waits for an operation and returns with it, not with the time',
     reference: 'with no entry it waits until one is there',
@@ -181,7 +181,7 @@ export const cases: ConformanceCase[] = [
     },
   ),
   {
-    id: 'EX-03/waiting together',
+    id: 'EX-03/waiting-together',
     clause: 'EX-03',
     title: 'of two that wait, each gets batches of its own, in queue order',
     reference: 'the entries that one call removes are returned to the thread that called',

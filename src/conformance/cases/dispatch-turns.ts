@@ -63,7 +63,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     },
   },
   {
-    id: 'DISP-03/one packet',
+    id: 'DISP-03/one-packet',
     clause: 'DISP-03',
     title: 'a single packet’s continuations run at once, not with the next packet or timer',
     reference: 'the portable rule, as Node does after each callback',
@@ -131,7 +131,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     },
   ),
   {
-    id: 'DISP-03/inline I/O',
+    id: 'DISP-03/inline-operations',
     clause: 'DISP-03',
     title: "nor by operations that finish as soon as they are started, each handler's last act another",
     reference: 'the portable rule: the port takes turns with everything else of the loop',

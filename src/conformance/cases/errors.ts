@@ -155,7 +155,7 @@ const causes: Readonly<Record<string, Cause>> = {
 export const cases: readonly ConformanceCase[] = [
   ...Object.entries(causes).map(
     ([name, { code, kind, advice, make }]): ConformanceCase => ({
-      id: `ERR-01/${name}`,
+      id: `ERR-01/${name.replaceAll(' ', '-')}`,
       clause: 'ERR-01',
       title: `${code} has its portable code, its numbers, its call and a message`,
       reference: status,

@@ -184,10 +184,10 @@ export const cases: ConformanceCase[] = [
       await endsWith(t, watched, '7\n');
     },
     waysAsync,
-  ).map((entry) => ({ ...entry, id: `${entry.id} in flight` })),
+  ).map((entry) => ({ ...entry, id: `${entry.id}-in-flight` })),
   {
     ...base,
-    id: 'GET-07/in flight alone',
+    id: 'GET-07/in-flight-alone',
     title: 'an operation in flight keeps the process alive though nobody waits; its unread packet doesn’t',
     async run(t) {
       const { number, connection } = await server(t);
@@ -212,10 +212,10 @@ export const cases: ConformanceCase[] = [
       );
     },
     waysAsync,
-  ).map((entry) => ({ ...entry, id: `${entry.id} unref` })),
+  ).map((entry) => ({ ...entry, id: `${entry.id}-unref` })),
   {
     ...base,
-    id: 'GET-07/ref again',
+    id: 'GET-07/ref-again',
     title: 'ref after unref keeps the process alive again; neither counts its calls',
     async run(t) {
       const calls =
@@ -232,7 +232,7 @@ export const cases: ConformanceCase[] = [
   },
   {
     ...base,
-    id: 'GET-07/unref still delivers',
+    id: 'GET-07/unref-still-delivers',
     title: 'an unref’d port delivers all the same while something else keeps the process alive',
     async run(t) {
       await endsAtOnce(

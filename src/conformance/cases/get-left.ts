@@ -103,7 +103,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     },
   ),
   {
-    id: 'GET-08/return while waiting',
+    id: 'GET-08/return-while-waiting',
     clause: 'GET-08',
     title: 'an iterator that is returned while its next() waits takes no later packet',
     reference: 'a packet is dequeued only by a call that returns it',

@@ -111,7 +111,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     },
   ),
   {
-    id: 'GET-05/abort race',
+    id: 'GET-05/abort-race',
     clause: 'GET-05',
     title: 'an abort that races with a post loses no packet: either the get has it or it stays in the queue',
     reference: 'the portable rule: an aborted get has taken nothing',
@@ -148,7 +148,7 @@ export const cases: ConformanceCase[] = alsoInverted([
   },
 
   {
-    id: 'GET-06/one each',
+    id: 'GET-06/one-each',
     clause: 'GET-06',
     title: 'a packet ends exactly one of the waiting gets',
     reference: 'each packet satisfies one outstanding call of GetQueuedCompletionStatus',
@@ -177,7 +177,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     },
   },
   {
-    id: 'GET-06/two iterators',
+    id: 'GET-06/two-iterators',
     clause: 'GET-06',
     title: 'two iterators share the packets, none of them twice',
     reference: 'each packet satisfies one outstanding call',

@@ -57,7 +57,7 @@ export const cases: ConformanceCase[] = alsoInverted(
       },
     ),
     {
-      id: 'ORDER-01/mixed ways',
+      id: 'ORDER-01/mixed-ways',
       clause: 'ORDER-01',
       title: 'so it is when the ways of getting change, packet by packet, while more enters',
       reference: 'the queue of a completion port is first in, first out',
@@ -131,7 +131,7 @@ export const cases: ConformanceCase[] = alsoInverted(
       },
     ),
     {
-      id: 'ORDER-03/cancelled between',
+      id: 'ORDER-03/cancelled-between',
       clause: 'ORDER-03',
       title: 'receives that are cancelled take no byte and change nobody’s order',
       reference: 'the portable rule: overlapped receives of a stream socket finish in the order of their start',

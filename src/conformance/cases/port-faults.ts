@@ -123,7 +123,7 @@ const registerBuffers = { index: 1, equals: 0 } as const;
 
 export const cases: ConformanceCase[] = [
   {
-    id: 'PORT-05/other systems',
+    id: 'PORT-05/other-systems',
     clause: 'PORT-05',
     title: "another system's backend, asked for by name, throws and says so; an unknown name is refused",
     reference,
@@ -193,7 +193,7 @@ export const cases: ConformanceCase[] = [
   },
   ...Object.entries(refusals).map(
     ([name, { clause, denials, cause }]): ConformanceCase => ({
-      id: `${clause}/${name}`,
+      id: `${clause}/${name.replaceAll(' ', '-')}`,
       clause,
       title:
         clause === 'PORT-05'
@@ -206,7 +206,7 @@ export const cases: ConformanceCase[] = [
   ),
 
   {
-    id: 'PORT-07/large ring refused',
+    id: 'PORT-07/large-ring-refused',
     clause: 'PORT-07',
     title: 'where a large ring is refused a smaller one is used, and stats() says how large it is',
     reference: 'the portable rule: the size of the ring has nothing to do with what a program may start',
@@ -251,7 +251,7 @@ export const cases: ConformanceCase[] = [
     },
   ),
   {
-    id: 'PORT-07/no memory',
+    id: 'PORT-07/no-memory',
     clause: 'PORT-07',
     title: 'no memory for any ring: ENOMEM, with what to do about it, and nothing is left behind',
     reference: 'CreateIoCompletionPort fails with ERROR_NOT_ENOUGH_MEMORY or ERROR_NO_SYSTEM_RESOURCES',

@@ -211,7 +211,7 @@ export const cases: ConformanceCase[] = [
     },
   },
   {
-    id: 'PORT-02/at creation',
+    id: 'PORT-02/at-creation',
     clause: 'PORT-02',
     title: 'the number of processors is looked at when the port is created, not when the package is loaded',
     reference: 'NumberOfConcurrentThreads 0 allows as many as there are processors',
@@ -375,7 +375,7 @@ export const cases: ConformanceCase[] = [
     },
   },
   {
-    id: 'PORT-04/in its own handler',
+    id: 'PORT-04/in-its-own-handler',
     clause: 'PORT-04',
     title: 'a port closed by its own handler throws ERR_PORT_CLOSED from then on, in that handler too',
     reference: 'any use of a closed port throws',

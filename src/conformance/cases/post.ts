@@ -105,7 +105,7 @@ export const cases: ConformanceCase[] = [
     },
   ),
   {
-    id: 'POST-01/nothing is read',
+    id: 'POST-01/nothing-is-read',
     clause: 'POST-01',
     title: 'nothing is read or written through key, bytes or id, whatever they look like',
     reference: 'the values are the program’s own: often pointers, never followed',
@@ -245,7 +245,7 @@ export const cases: ConformanceCase[] = [
     },
   ),
   {
-    id: 'POST-04/many each',
+    id: 'POST-04/many-each',
     clause: 'POST-04',
     title: 'several posts of one handler keep their order, behind all that was queued',
     reference: 'the queue is first in, first out',

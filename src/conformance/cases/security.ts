@@ -35,7 +35,7 @@ export const cases: readonly ConformanceCase[] = [
 
   ...Object.entries(patches).map(
     ([name, patch]): ConformanceCase => ({
-      id: `SEC-02/${name}`,
+      id: `SEC-02/${name.replaceAll(' ', '-')}`,
       clause: 'SEC-02',
       title: `patched prototypes neither crash it nor give memory away (${name})`,
       reference: 'What a driver has captured doesn’t change any more; here a script can change what its own language says',

@@ -129,7 +129,7 @@ export const cases: ConformanceCase[] = alsoInverted(
       ),
     ),
     {
-      id: 'WAKE-01/ring modes',
+      id: 'WAKE-01/ring-modes',
       clause: 'WAKE-01',
       title: 'so it is in each ring mode: with any one feature left unused',
       reference: 'the portable rule: older kernels lack features, and wake all the same',
@@ -234,7 +234,7 @@ export const cases: ConformanceCase[] = alsoInverted(
       id: 'FLUSH-01/flush',
       clause: 'FLUSH-01',
       title: 'flush() begins it at once, within the job',
-      reference: 'the portable rule',
+      reference: 'the portable rule: a program decides when what it started is handed over',
       async run(t) {
         const port = t.createPort();
         const { number, received } = await countingPeer(t);
@@ -292,7 +292,7 @@ export const cases: ConformanceCase[] = alsoInverted(
         'exit event with a get': `process.on('exit', () => { start(); const packet = port.getSync(3000); if (packet?.error !== null || packet.kind !== 'write') process.reallyExit(9); start(); }); process.exitCode = 5;`,
         'exit event with a consumer': `port.dispatch(() => {}); port.unref(); process.on('exit', () => { start(); port.post(1); }); process.exit(5);`,
         'exit event and close': `start(); process.on('exit', () => { start(); port.close(); file.close(); }); process.exit(5);`,
-        'exit event, inverted': `inverted.dispatch(() => {}); inverted.post(1); process.on('exit', () => { start(); inverted.post(2); }); setTimeout(() => process.exit(5), 20);`,
+        'exit event inverted': `inverted.dispatch(() => {}); inverted.post(1); process.on('exit', () => { start(); inverted.post(2); }); setTimeout(() => process.exit(5), 20);`,
       },
       async (t, body) => {
         const path = t.tempFile('file', '');

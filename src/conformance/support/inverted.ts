@@ -3,13 +3,13 @@
 
 import type { ConformanceCase, CreateOptions } from '../types.js';
 
-/** The cases, and once more those of `clauses` (all unless told) with every port of theirs inverted; ` inverted` is added to their ids. */
+/** The cases, and once more those of `clauses` (all unless told) with every port of theirs inverted; `-inverted` is added to their ids. */
 export function alsoInverted(cases: readonly ConformanceCase[], clauses?: readonly string[]): ConformanceCase[] {
   const chosen = clauses === undefined ? cases : cases.filter((entry) => clauses.includes(entry.clause));
   const again = chosen.map(
     (entry): ConformanceCase => ({
       ...entry,
-      id: entry.id === entry.clause ? `${entry.id}/inverted` : `${entry.id} inverted`,
+      id: entry.id === entry.clause ? `${entry.id}/inverted` : `${entry.id}-inverted`,
       title: `${entry.title}; eventLoop: 'inverted'`,
       run: (t) =>
         entry.run({ ...t, createPort: <C>(options?: CreateOptions) => t.createPort<C>({ eventLoop: 'inverted', ...options }) }),

@@ -34,7 +34,8 @@ function fly() {
 const scenes: Record<string, string> = {
   'in a handler':
     'port.dispatch((packet) => { if (packet.key === 9) process.exit(STATUS); }); fly(); port.post(9); port.post(8);',
-  'in a handler of an operation': "port.dispatch((packet) => { if (packet.kind === 'read') { fly(); process.exit(STATUS); } }); fly();",
+  'in a handler of an operation':
+    "port.dispatch((packet) => { if (packet.kind === 'read') { fly(); process.exit(STATUS); } }); fly();",
   'in the first handler of many':
     'let calls = 0; port.dispatch(() => { if (++calls > 1) process.reallyExit(99); process.exit(STATUS); }); for (let i = 0; i < 1000; i++) port.post(i);',
   'after an awaited get': 'fly(); await port.get(); process.exit(STATUS);',

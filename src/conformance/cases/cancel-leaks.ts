@@ -16,7 +16,8 @@ export const cases: readonly ConformanceCase[] = [
       const rounds = t.count(300, 10);
       const path = t.tempFile('file', 'x');
       const before = t.fdCount();
-      let port = t.createPort();
+      // Small arenas: hundreds of ports are made here.
+      let port = t.createPort({ arenaBytes: 65_536 });
       const withPort = t.fdCount();
       for (let round = 0; round < rounds; round++) {
         const { options, end } = endings(t, ender === 'close' ? 'cancel' : ender);
@@ -25,7 +26,7 @@ export const cases: readonly ConformanceCase[] = [
           if (round % 2 === 0) port.flush();
           port.close();
           await port.closed;
-          port = t.createPort();
+          port = t.createPort({ arenaBytes: 65_536 });
           continue;
         }
         inSomeOrder(t, port, [() => end(open, () => t.fail('an open has no handle')), () => port.flush()]);

@@ -213,31 +213,36 @@ export const cases: readonly ConformanceCase[] = [
   ...forEachWay(
     {
       clause: 'CANCEL-09',
-      title: 'timeouts of many operations come in the order of their ends, none early, with every way of getting',
+      title: 'timeouts of many operations: none early, and with no way of getting by slices or polls late',
       reference: 'No equivalent; see CANCEL-09',
     },
     async (t, way) => {
       const port = t.createPort();
-      const started = new Map<unknown, { at: number; timeout: number }>();
       const sockets = Array.from({ length: 10 }, () => t.pair(port, 1, 2).a);
-      const all = t.random.shuffle(Array.from({ length: 20 }, (_, index) => 10 + index * 5));
-      for (const [index, timeout] of all.entries()) {
-        const socket = sockets[index % sockets.length] as TcpSocket;
-        const at = t.now();
-        started.set(socket.recv(new Uint8Array(1), { timeout }), { at, timeout });
+      // A busy machine may be late itself; what comes by a slice or a poll would be late in each attempt.
+      for (let attempt = 1; ; attempt++) {
+        const started = new Map<unknown, { at: number; timeout: number }>();
+        const all = t.random.shuffle(Array.from({ length: 20 }, (_, index) => 10 + index * 5));
+        for (const [index, timeout] of all.entries()) {
+          const socket = sockets[index % sockets.length] as TcpSocket;
+          const at = t.now();
+          started.set(socket.recv(new Uint8Array(1), { timeout }), { at, timeout });
+        }
+        const late: number[] = [];
+        for (let i = 0; i < all.length; i++) {
+          const packet = await t.takeOne(port, { way });
+          const now = t.now();
+          const { at, timeout } = t.some(started.get(packet.operation), 'what is known of the packet’s operation');
+          started.delete(packet.operation);
+          t.failed(packet, { code: 'ETIMEDOUT', by: 'timeout' }, 'a packet');
+          t.atLeast(now - at, timeout, 'milliseconds until a timeout’s packet');
+          late.push(now - at - timeout);
+        }
+        const median = t.some(late.sort((x, y) => x - y)[late.length / 2], 'the median');
+        if (median < 10) break;
+        if (attempt === 10)
+          t.fail(`half of the timeouts were more than ${median.toFixed(1)} ms late, in each of ${attempt} attempts`);
       }
-      const late: number[] = [];
-      for (let i = 0; i < all.length; i++) {
-        const packet = await t.takeOne(port, { way });
-        const now = t.now();
-        const { at, timeout } = t.some(started.get(packet.operation), 'what is known of the packet’s operation');
-        started.delete(packet.operation);
-        t.failed(packet, { code: 'ETIMEDOUT', by: 'timeout' }, 'a packet');
-        t.atLeast(now - at, timeout, 'milliseconds until a timeout’s packet');
-        late.push(now - at - timeout);
-      }
-      // A busy machine may delay any one of them; what comes by a slice or a poll would be late each time.
-      t.less(Math.min(...late), 10, 'milliseconds that the most punctual was late');
     },
   ),
 

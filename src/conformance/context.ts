@@ -4,10 +4,10 @@
 
 import type { ChildProcess } from 'node:child_process';
 import * as fs from 'node:fs';
-import * as net from 'node:net';
 import * as path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { createAssertions, Failure, showError, showPackets, Unable } from './check.js';
+import { createNetwork } from './network.js';
 import {
   collectGarbage,
   fdCount,
@@ -20,7 +20,8 @@ import {
   threadCount,
 } from './process.js';
 import { createRandom, hash, pattern } from './random.js';
-import type { Api, ConformanceCase, Context, CreateOptions, Packet, Port, TakeOptions } from './types.js';
+import { createTaking } from './taking.js';
+import type { Api, ConformanceCase, Context, CreateOptions, Port } from './types.js';
 
 export interface ContextSettings {
   readonly api: Api;
@@ -116,202 +117,8 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
     return folder;
   };
 
-  // ---- Getting
-
-  const takeSync = <C>(port: Port<C>, n: number, timeoutMs = 5000, max = 512, single = false): Packet<C>[] => {
-    settings.doing(`getting ${n} packets with ${single ? 'getSync' : 'getManySync'}`);
-    const end = performance.now() + timeoutMs;
-    const packets: Packet<C>[] = [];
-    while (packets.length < n) {
-      const left = Math.max(0, end - performance.now());
-      if (single) {
-        const packet = port.getSync(left);
-        if (packet !== null) packets.push(packet);
-      } else {
-        packets.push(...port.getManySync(Math.min(max, n - packets.length), left));
-      }
-      if (packets.length < n && performance.now() >= end) {
-        fail(`expected ${n} packets within ${timeoutMs} ms, got ${packets.length}: ${showPackets(packets as Packet[])}`);
-      }
-    }
-    if (packets.length > n) fail(`asked for at most ${n} packets, got ${packets.length}: ${showPackets(packets as Packet[])}`);
-    return packets;
-  };
-
-  const take = async <C>(port: Port<C>, n: number, options: TakeOptions = {}): Promise<Packet<C>[]> => {
-    const { way = 'getManySync', timeoutMs = 5000, max = 512 } = options;
-    if (way === 'getManySync' || way === 'getSync') return takeSync(port, n, timeoutMs, max, way === 'getSync');
-    settings.doing(`getting ${n} packets with ${way}`);
-    const packets: Packet<C>[] = [];
-    const end = performance.now() + timeoutMs;
-    const left = (): number => Math.max(0, end - performance.now());
-    const missed = (): never =>
-      fail(
-        `expected ${n} packets within ${timeoutMs} ms with ${way}, got ${packets.length}: ${showPackets(packets as Packet[])}`,
-      );
-    if (n === 0) return packets;
-    if (way === 'dispatch') {
-      await new Promise<void>((resolve, reject) => {
-        const consumer = port.dispatch((packet) => {
-          packets.push(packet);
-          if (packets.length === n) {
-            consumer.stop();
-            clearTimeout(timer);
-            resolve();
-          }
-        });
-        const timer = setTimeout(() => {
-          consumer.stop();
-          try {
-            missed();
-          } catch (error) {
-            reject(error);
-          }
-        }, timeoutMs);
-      });
-    } else if (way === 'iterator') {
-      const iterator = port[Symbol.asyncIterator]();
-      try {
-        while (packets.length < n) {
-          const result = await Promise.race([iterator.next(), sleepUnref(left())]);
-          if (result === null || result.done === true) return missed();
-          packets.push(result.value);
-        }
-      } finally {
-        await iterator.return?.();
-      }
-    } else {
-      while (packets.length < n) {
-        if (way === 'get') {
-          const packet = await port.get({ timeout: left() });
-          if (packet !== null) packets.push(packet);
-        } else {
-          packets.push(...(await port.getMany(Math.min(max, n - packets.length), { timeout: left() })));
-        }
-        if (packets.length < n && performance.now() >= end) missed();
-      }
-    }
-    if (packets.length > n)
-      fail(`asked ${way} for at most ${n} packets, got ${packets.length}: ${showPackets(packets as Packet[])}`);
-    return packets;
-  };
-
-  const takeOneSync = <C>(port: Port<C>, timeoutMs?: number): Packet<C> => takeSync(port, 1, timeoutMs, 1, true)[0] as Packet<C>;
-
-  // ---- TCP
-
-  const listener: Context['listener'] = (port, key = 0, options = {}) => {
-    const made = track(api.TcpListener.listenSync({ port: 0, host: '127.0.0.1', ...options }));
-    port?.associate(made, key);
-    return made;
-  };
-
-  const pair: Context['pair'] = (port, keyA = 1, keyB = 2, options = {}) => {
-    const family = options.family ?? 'IPv4';
-    const host = family === 'IPv4' ? '127.0.0.1' : '::1';
-    const server = api.TcpListener.listenSync({ port: 0, host });
-    try {
-      port.associate(server, 0);
-      const a = track(api.TcpSocket.openSync({ family }));
-      port.associate(a, keyA);
-      const connecting = a.connect({ host, port: server.address.port });
-      const accepting = server.accept();
-      let b: typeof a | null = null;
-      for (const packet of takeSync(port, 2)) {
-        if (packet.error !== null) fail(`pair(): ${packet.kind} failed: ${showError(packet.error)}`);
-        if (packet.operation === accepting && packet.kind === 'accept') b = track(packet.result);
-        else if (packet.operation !== connecting) fail(`pair() needs a quiet port, but met ${showPackets([packet])}`);
-      }
-      const accepted = check.some(b, 'the accepted socket');
-      port.associate(accepted, keyB);
-      return { a, b: accepted };
-    } finally {
-      server.close();
-    }
-  };
-
-  const peerServer: Context['peerServer'] = async (onConnection, options = {}) => {
-    const sockets = new Set<net.Socket>();
-    const server = net.createServer({ pauseOnConnect: true, ...options }, (socket) => {
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
-      // Resets are what many cases are about; whoever wants to see them adds a listener of their own.
-      socket.on('error', () => {});
-      onConnection(socket);
-    });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(0, '127.0.0.1', resolve);
-    });
-    cleanup('a node:net server', async () => {
-      for (const socket of sockets) socket.destroy();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
-    });
-    const address = server.address();
-    if (address === null || typeof address === 'string') return fail('a node:net server has no address');
-    return { server, port: address.port };
-  };
-
-  const peerClient: Context['peerClient'] = async (port, options = {}) => {
-    const socket = net.connect({ host: '127.0.0.1', port, ...options });
-    socket.pause();
-    cleanup('a node:net client', () => void socket.destroy());
-    const connected = new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
-    await within(5000, connected, `a node:net connection to port ${port}`);
-    socket.on('error', () => {});
-    return socket;
-  };
-
-  const peer: Context['peer'] = async (port, key = 1, options = {}) => {
-    let arrived: (socket: net.Socket) => void = () => {};
-    const arrival = new Promise<net.Socket>((resolve) => {
-      arrived = resolve;
-    });
-    const { port: number } = await peerServer((socket) => arrived(socket), options);
-    const socket = track(api.TcpSocket.openSync());
-    port.associate(socket, key);
-    const connecting = socket.connect({ host: '127.0.0.1', port: number });
-    const packet = check.some(await port.get({ timeout: 5000 }), 'the packet of a connect to node:net');
-    if (packet.operation !== connecting) fail(`peer() needs a quiet port, but met ${showPackets([packet as Packet])}`);
-    if (packet.error !== null) fail(`peer(): connect failed: ${showError(packet.error)}`);
-    return { socket, peer: await within(5000, arrival, 'the connection’s other end') };
-  };
-
-  const readPeer: Context['readPeer'] = async (socket, n, limitMs = 5000) => {
-    const chunks: Buffer[] = [];
-    let length = 0;
-    const end = performance.now() + limitMs;
-    while (length < n) {
-      const chunk: Buffer | null = socket.read(Math.min(n - length, socket.readableLength) || undefined);
-      if (chunk !== null) {
-        if (length + chunk.length > n) {
-          socket.unshift(chunk.subarray(n - length));
-          chunks.push(chunk.subarray(0, n - length));
-        } else {
-          chunks.push(chunk);
-        }
-        length += Math.min(chunk.length, n - length);
-        continue;
-      }
-      if (socket.readableEnded || socket.destroyed) break;
-      const left = end - performance.now();
-      if (left <= 0) fail(`read ${length} of ${n} bytes from a peer within ${limitMs} ms`);
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(next, left);
-        const events = ['readable', 'end', 'close'] as const;
-        function next(): void {
-          clearTimeout(timer);
-          for (const event of events) socket.off(event, next);
-          resolve();
-        }
-        for (const event of events) socket.on(event, next);
-      });
-    }
-    return Buffer.concat(chunks);
-  };
+  const { take, takeSync, takeOneSync } = createTaking(settings.doing);
+  const network = createNetwork({ api, track, cleanup, within, takeSync });
 
   const worker: Context['worker'] = (code, workerData) => {
     const prelude = `const { workerData, parentPort } = require('node:worker_threads'); const net = require('node:net'); const fs = require('node:fs');\n`;
@@ -386,12 +193,7 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
     },
     pattern,
 
-    listener,
-    pair,
-    peer,
-    peerServer,
-    peerClient,
-    readPeer,
+    ...network,
     worker,
 
     fdCount,
@@ -466,10 +268,6 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
       return problems;
     },
   };
-
-  function sleepUnref(ms: number): Promise<null> {
-    return new Promise((resolve) => setTimeout(() => resolve(null), ms).unref());
-  }
 }
 
 /** The reason why this machine can't run the case, null where it can. */

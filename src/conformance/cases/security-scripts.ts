@@ -55,9 +55,9 @@ export async function prelude(t: Context): Promise<string> {
 
 /**
  * Batches of good reads beside hostile entries, on one native port. The good ones use a read-only file and memory of their own, which
- * no hostile entry names: whatever those do, each good one must end well, once, with its bytes.
+ * no hostile entry names: whatever those do, each good one must end well, once, with its bytes. `narrow`: generations wrap at 16.
  */
-export function hostileEntries(path: string, victim: string, rounds: number): string {
+export function hostileEntries(path: string, victim: string, rounds: number, narrow: boolean): string {
   return `
   const content = fs.readFileSync(${JSON.stringify(path)});
   const { port, arena, u32, i32, f64, u8 } = makePort();
@@ -160,8 +160,13 @@ export function hostileEntries(path: string, victim: string, rounds: number): st
     const hostiles = Array.from({ length: int(24) }, () => hostileEntry(round % 2 === 0));
     if (round % 2 === 0) entries.push(...goods, ...hostiles); else entries.push(...hostiles, ...goods);
     entries.forEach((entry, at) => write(at, entry));
-    // Now and then the count lies, too: what lies behind is old entries, and beyond 1,024 nothing.
-    enter(random() < 0.1 ? pick([entries.length + 5, 1024, 1025, 2 ** 31, 2 ** 32 - 1]) : entries.length, pick([6, 6, 6, 2, 4, 255 & ~1]));
+    // Now and then the count lies, too: what lies behind is old entries, or noise, and beyond 1,024 nothing. Where generations wrap at
+    // 16 an old entry may be a good one again, so there it is noise only.
+    const lie = random() < 0.1;
+    if (lie && (${narrow} || random() < 0.5)) {
+      for (let at = (controlBytes + entries.length * entryBytes) >> 2; at < (controlBytes + maxSubmissions * entryBytes) >> 2; at++) u32[at] = int(2 ** 32);
+    }
+    enter(lie ? pick([entries.length + 5, 1024, 1025, 2 ** 31, 2 ** 32 - 1]) : entries.length, pick([6, 6, 6, 2, 4, 255 & ~1]));
     for (const [field, value] of [[1, pick(words)], [4, pick(words)], [5, pick(words) & ~8]]) if (random() < 0.02) {
       u32[0] = 0; u32[1] = 0; u32[4] = 512; u32[5] = 6; f64[1] = 0;
       if (field !== 1) u32[field] = value;

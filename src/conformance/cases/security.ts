@@ -21,7 +21,7 @@ export const cases: readonly ConformanceCase[] = [
     async (t, which) => {
       const path = t.tempFile('good', t.random.bytes(20_000));
       const victim = t.tempFile('victim', t.random.bytes(20_000));
-      const code = (await prelude(t)) + hostileEntries(path, victim, t.count(1500, 50));
+      const code = (await prelude(t)) + hostileEntries(path, victim, t.count(1500, 50), which === 2);
       const env = which === 2 ? { COMPLETION_PORT_BUILD: 'test' } : {};
       const answer = await childAnswer<{ wrong: string[]; goodEnds: number; hostileEnds: number }>(t, code, {
         env,

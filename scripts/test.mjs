@@ -34,7 +34,7 @@ function readReport(file) {
   }
 }
 
-/** Name → what to run; each resolves to `{ passed, failed, note }`. Later steps rely on `build`. */
+/** Name → what to run; each resolves to `{ passed, failed, note, failures? }`. Later steps rely on `build`. */
 const steps = {
   async build() {
     return one((await run(node, ['scripts/build.mjs', '--test-build'], { limitMs: 20 * minute })).reason);
@@ -72,9 +72,14 @@ const steps = {
       .filter((test) => test.status !== 'passed' && test.status !== 'failed');
     // Nothing is skipped in silence: what this machine lacks is named here, and is a failure where everything must be there.
     if (left.length > 0) say(`skipped:\n  ${left.map((test) => test.fullName).join('\n  ')}`);
+    const names = report.testResults
+      .flatMap((result) => result.assertionResults)
+      .filter((test) => test.status === 'failed')
+      .map((test) => test.fullName);
     return {
       passed: report.numPassedTests,
       failed: failed + (process.env.CI ? left.length : 0),
+      failures: [...names, ...broken.map((result) => result.name)],
       note: [reason, left.length > 0 ? `${left.length} skipped` : ''].filter(Boolean).join(', '),
     };
   },
@@ -99,9 +104,13 @@ const steps = {
     const { pass, fail, gated, unable, 'n/a': without } = report.totals;
     const others = Object.entries({ gated, unable, 'n/a': without }).filter(([, count]) => count > 0);
     const failed = fail + (process.env.CI ? unable : 0);
+    const failures = report.cases
+      .filter(({ verdict }) => verdict === 'fail' || verdict === 'unable')
+      .map(({ id, verdict, error, reason: why }) => `${id}: ${verdict}: ${error ?? why}`);
     return {
       passed: pass,
       failed: failed || (reason === null ? 0 : 1),
+      failures,
       note: [reason, ...others.map(([verdict, count]) => `${count} ${verdict}`)].filter(Boolean).join(', '),
     };
   },
@@ -159,6 +168,8 @@ await runMain(async () => {
     ...results.map(({ name, passed, failed, seconds, note }) => row([name, `${passed}`, `${failed}`, `${seconds}`, note])),
     `${passed} passed, ${failed} failed`,
   ];
-  process.stdout.write(`\n${lines.join('\n')}\n`);
+  // Once more at the end: where only the tail of a log is kept, it still says what failed.
+  const failures = results.flatMap((result) => (result.failures ?? []).map((failure) => `FAILED ${result.name}: ${failure}`));
+  process.stdout.write(`\n${[...failures, ...lines].join('\n')}\n`);
   return failed === 0 && passed > 0 ? 0 : 1;
 });

@@ -27,8 +27,15 @@ export const workloads = [
       { subject: 'block', against: 'fs.read', bar: 1 / 6 },
       { subject: 'dispatch', against: 'readSync', bar: 0.85 },
       { subject: 'block', against: 'readSync', bar: 0.85 },
+      { subject: 'aligned', against: 'dispatch', bar: null },
     ],
-    start: program('file_reads.mjs', { dispatch: 'dispatch', block: 'block', 'fs.read': 'fs-read', readSync: 'read-sync' }),
+    start: program('file_reads.mjs', {
+      dispatch: 'dispatch',
+      aligned: 'aligned',
+      block: 'block',
+      'fs.read': 'fs-read',
+      readSync: 'read-sync',
+    }),
   },
   {
     name: 'post',

@@ -2,7 +2,7 @@
 // native/core/abi.h; the loader compares the sizes below with what the addon says of itself and refuses one that differs.
 // Names ending in _U8, _U32 and _F64 are indexes into a view of that type; the others are bytes.
 
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 export const CONTROL_BYTES = 512;
 export const ENTRY_BYTES = 64;
@@ -26,6 +26,12 @@ export const QUEUED_INTERNAL_U32 = 9;
 export const NEXT_DEADLINE_F64 = 5;
 export const REJECTED_U32 = 12;
 export const ENTER_ERROR_I32 = 13;
+export const FLAGS_U32 = 14;
+export const REFUSAL_U32 = 15;
+export const RETURNED_U32 = 70;
+export const IN_FLIGHT_U32 = 71;
+/** Pairs of slot and next generation; generation 0: a post's tag. */
+export const RETURNS_U32 = 72;
 // Control, in, for post()
 export const POST_KEY_F64 = 8;
 export const POST_BYTES_F64 = 9;
@@ -38,9 +44,25 @@ export const ENTER_SUBMIT_ONLY = 1;
 export const ENTER_WANT_USER = 2;
 export const ENTER_WANT_INTERNAL = 4;
 export const ENTER_ARM = 8;
+/** Of a shared port: another slice of this wait will follow. */
+export const ENTER_GOES_ON = 16;
+/** Of a shared port: for a job of the event loop, at whose end the thread's place is free. */
+export const ENTER_JOB = 32;
+
+export const CONTROL_CLOSING = 1;
+
+/** Why a start on a shared port was refused: too many operations, or a handle that is closed by now. */
+export const REFUSED_FULL = 1;
+export const REFUSED_HANDLE = 2;
 
 export const ENTRY_INTERNAL = 1;
 export const ENTRY_HAS_TIMEOUT = 2;
+/** Its signal was aborted before the start: it ends at once. */
+export const ENTRY_ABORTED = 4;
+/** Its room was reserved before. */
+export const ENTRY_DEFERRED = 8;
+/** Of a completion: another thread started it. */
+export const ENTRY_FOREIGN = 4;
 
 /** memoryId of an entry: the arena, none; any other is a registered SharedArrayBuffer. */
 export const MEMORY_ARENA = 0;
@@ -79,6 +101,11 @@ export const BY_CANCEL = 1;
 export const BY_SIGNAL = 2;
 export const BY_TIMEOUT = 3;
 export const BY_CLOSE = 4;
+
+/** Kinds of handles, by handleInfo. */
+export const HANDLE_FILE = 0;
+export const HANDLE_LISTENER = 1;
+export const HANDLE_SOCKET = 2;
 
 export const OPTION_NO_DELAY = 1;
 export const OPTION_KEEP_ALIVE = 2;

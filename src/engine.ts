@@ -2,13 +2,16 @@
 // packets to whoever waits: blocking gets, async gets, an iterator, a dispatch. CompletionPort, the handles and the operations are
 // thin shells around it. All its hot functions allocate nothing but the packet.
 //
+// An engine of a shared port is one attached thread's side of it. It fetches no packet that it doesn't deliver at once, submits each
+// start before it returns, and is told of its operations whose packets other threads took.
+//
 // Words: a batch is the completion entries of the last enter that reaped; what of it isn't delivered stays there, the head of the
 // queue. Held entries are a batch set aside so that another could be fetched. A turn is the work of one wake-up of the event loop.
 
 import type { AsyncResource } from 'node:async_hooks';
 import * as abi from './abi.js';
-import { AbortError, misuse, portClosed } from './errors.js';
-import type { HandleState } from './handle.js';
+import { AbortError, handleClosed, misuse, portClosed } from './errors.js';
+import type { Handle, HandleState } from './handle.js';
 import { Memory } from './memory.js';
 import type { NativePort } from './native.js';
 import { native } from './native.js';
@@ -53,8 +56,14 @@ const resolved: Promise<void> = NativePromise.resolve();
 /** Engines with something in flight or waiting: nothing of them is collected. */
 const busyEngines = new Set<Engine>();
 
-/** Makes the result object of a packet, by opcode: files.ts and tcp.ts put theirs in. */
-export const resultMakers: (((id: number, slot: Slot) => unknown) | undefined)[] = new Array(abi.OP_SHUTDOWN + 1).fill(undefined);
+/**
+ * Makes the object for a handle that native code has made or knows, by kind: files.ts and tcp.ts put theirs in. `engine`: that of the
+ * port which it is associated with.
+ */
+export const handleMakers: ((id: number, engine: Engine | null, key: number, append: boolean) => Handle)[] = [];
+
+/** The engine of the shared port at which this thread holds a place: a get on any other port gives that up. */
+let placeAt: Engine | null = null;
 
 export type Handler = (packet: CompletionPacket) => void;
 
@@ -70,6 +79,7 @@ export interface EngineOptions {
   readonly arenaView: Uint8Array<SharedArrayBuffer>;
   readonly control: SharedArrayBuffer;
   readonly inverted: boolean;
+  readonly shared: boolean;
 }
 
 /** An open's or accept's opcode: its result is a descriptor that somebody has to close. */
@@ -86,6 +96,7 @@ export class Engine {
   readonly native: NativePort;
   readonly memory: Memory;
   readonly maxOperations: number;
+  readonly shared: boolean;
 
   /** close() was called. */
   closed = false;
@@ -132,6 +143,12 @@ export class Engine {
   readonly waiters = new WaiterQueue();
   dispatch: Dispatch | null = null;
 
+  // Shared: depth of defer(); a look at what other threads took is under way; the end of the job is to be told.
+  #deferring = 0;
+  #jobEnds = false;
+  /** Armed natively: this thread's event loop stands among those that wait. */
+  #armed = false;
+
   // Posted operations, by the tag of their post. A slot in place of an operation: that slot's operation is ended by its packet.
   readonly #postTags: (Operation | Slot | null)[] = [];
   readonly #freeTags: number[] = [];
@@ -173,6 +190,7 @@ export class Engine {
     this.native = port;
     this.maxOperations = options.maxOperations;
     this.#inverted = options.inverted;
+    this.shared = options.shared;
     this.memory = new Memory(port, options.arena, options.arenaView);
     this.u8 = new Uint8Array(options.control);
     this.u32 = new Uint32Array(options.control);
@@ -191,6 +209,8 @@ export class Engine {
 
   /** A slot for an operation. Throws EAGAIN if maxOperations are in flight. */
   acquire(): Slot {
+    if (this.#deferring > 0 && this.shared && !this.native.reserve()) throw this.full();
+    if (this.#freeSlot === null && this.#slots.length >= this.maxOperations) this.refresh();
     const free = this.#freeSlot;
     if (free !== null) {
       this.#freeSlot = free.nextFree;
@@ -199,19 +219,25 @@ export class Engine {
     }
     const count = this.#slots.length;
     if (count >= this.maxOperations) {
-      throw misuse(
-        Error,
-        'EAGAIN',
-        `${this.maxOperations} operations are in flight, as many as the port was created for (maxOperations)`,
-      );
+      if (this.#deferring > 0) this.native.unreserve(1);
+      throw this.full();
     }
     const made = new Slot(this, count, 0);
     this.#slots[count] = made;
     return made;
   }
 
+  full(): Error {
+    return misuse(
+      Error,
+      'EAGAIN',
+      `${this.maxOperations} operations are in flight, as many as the port was created for (maxOperations)`,
+    );
+  }
+
   /** Gives back a slot whose operation wasn't started after all. */
   abandon(slot: Slot): void {
+    if (this.#deferring > 0) this.native.unreserve(1);
     slot.nextFree = this.#freeSlot;
     this.#freeSlot = slot;
   }
@@ -249,7 +275,7 @@ export class Engine {
     const word = byte >> 2;
     const double = byte >> 3;
     const handle = slot.handle as HandleState;
-    const flags = (slot.internal ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
+    const flags = this.entryFlags(slot, timeout);
     u32[word] = opcode | (flags << 8) | (segments << 16);
     u32[word + 1] = slot.index;
     u32[word + 2] = slot.generation;
@@ -261,6 +287,142 @@ export class Engine {
     f64[double + 5] = position;
     f64[double + 6] = timeout;
     f64[double + 7] = slot.operationId;
+  }
+
+  entryFlags(slot: Slot, timeout: number): number {
+    let flags = (slot.internal ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
+    if (this.shared) flags |= (slot.aborted ? abi.ENTRY_ABORTED : 0) | (this.#deferring > 0 ? abi.ENTRY_DEFERRED : 0);
+    return flags;
+  }
+
+  /** The end of every start: on a shared port it is submitted, and taken back if another thread made it impossible. Throws. */
+  submit(slot: Slot): void {
+    if (!this.shared || this.#deferring > 0) return;
+    this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
+    if (this.closed) {
+      if (slot.operation !== null) releaseOperation(slot.operation);
+      throw portClosed();
+    }
+    const refusal = this.u32[abi.REFUSAL_U32] as number;
+    if (refusal !== 0) throw this.refused(slot, refusal);
+  }
+
+  refused(slot: Slot, refusal: number): Error {
+    const { handle } = slot;
+    this.#takeBackStart(slot);
+    if (refusal === abi.REFUSED_FULL || handle === null) return this.full();
+    handle.closed = true;
+    return handleClosed();
+  }
+
+  #takeBackStart(slot: Slot): void {
+    const operation = slot.operation as Operation;
+    if (slot.internal) this.#internalInFlight--;
+    if (!slot.referenced) this.#unreferenced--;
+    this.started--;
+    this.#forget(slot, slot.generation);
+    releaseOperation(operation);
+  }
+
+  /** A slot whose packet went to another thread, or never will come: free again, its memory given back. */
+  #forget(slot: Slot, nextGeneration: number): void {
+    this.memory.finish(slot, 0, false);
+    if (slot.signal !== null) leaveSignal(slot);
+    this.#free(slot, nextGeneration);
+    this.inFlight--;
+  }
+
+  #free(slot: Slot, nextGeneration: number): void {
+    slot.abortReason = undefined;
+    slot.aborted = false;
+    slot.referenced = true;
+    slot.arenaOffset = -1;
+    slot.operation = null;
+    slot.handle = null;
+    slot.generation = nextGeneration;
+    slot.nextFree = this.#freeSlot;
+    this.#freeSlot = slot;
+  }
+
+  /** Hears of the operations of this thread whose packets others took. */
+  refresh(): void {
+    if (!this.shared || this.closed || this.inFlight === 0) return;
+    do this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
+    while (!this.closed && (this.u32[abi.RETURNED_U32] as number) > 0);
+  }
+
+  /** After each enter on a shared port: what other threads have done. */
+  #hear(): void {
+    const { u32 } = this;
+    const count = u32[abi.RETURNED_U32] as number;
+    for (let i = 0; i < count; i++) {
+      const name = u32[abi.RETURNS_U32 + 2 * i] as number;
+      const generation = u32[abi.RETURNS_U32 + 2 * i + 1] as number;
+      if (generation === 0) {
+        this.#postTags[name] = null;
+        this.#freeTags[this.#freeTagCount++] = name;
+        continue;
+      }
+      const slot = this.#slots[name] as Slot;
+      const operation = slot.operation as Operation;
+      this.#forget(slot, generation);
+      releaseOperation(operation);
+    }
+    if (((u32[abi.FLAGS_U32] as number) & abi.CONTROL_CLOSING) !== 0) this.close();
+  }
+
+  /** Has the starts of `fn` submitted together, at its end. */
+  defer<T>(fn: () => T): T {
+    this.#deferring++;
+    try {
+      return fn();
+    } finally {
+      if (--this.#deferring === 0) {
+        if (this.shared) this.ingest();
+        else this.flush();
+      }
+    }
+  }
+
+  blocking<T>(fn: () => T): T {
+    this.native.setBlocking(true);
+    try {
+      return fn();
+    } finally {
+      this.native.setBlocking(false);
+    }
+  }
+
+  /** Operations in flight, of all threads. */
+  get allInFlight(): number {
+    if (!this.shared || this.closed) return this.inFlight;
+    this.native.stats();
+    return this.u32[abi.IN_FLIGHT_U32] as number;
+  }
+
+  /** An object of this thread for a handle of the port. */
+  handleOf(id: number): Handle {
+    const info = this.native.handleInfo(id % abi.HANDLE_INDEX_SPAN, Math.floor(id / abi.HANDLE_INDEX_SPAN));
+    if (info === undefined) throw handleClosed();
+    if (info === null) throw misuse(Error, 'ERR_NOT_ASSOCIATED', 'the handle is not associated with this port');
+    const [kind, key, append] = info;
+    return (handleMakers[kind] as (typeof handleMakers)[number])(id, this, key, append);
+  }
+
+  /** A get begins: this thread runs on packets of no other port any more. */
+  #claimPlace(): void {
+    if (placeAt !== null && placeAt !== this && !placeAt.closed) placeAt.native.endJob(true);
+    placeAt = this.shared ? this : null;
+  }
+
+  /** The place of an async get that was answered at once is free when the job has ended. */
+  #endJobSoon(): void {
+    if (this.#jobEnds) return;
+    this.#jobEnds = true;
+    setImmediate(() => {
+      this.#jobEnds = false;
+      if (!this.closed) this.native.endJob(false);
+    }).unref();
   }
 
   /** The bookkeeping of every start, once nothing can fail any more. */
@@ -320,6 +482,7 @@ export class Engine {
     f64[abi.POST_OPERATION_F64] = operationId;
     this.u32[abi.POST_TAG_U32] = tag;
     this.native.post();
+    if (this.shared) return; // whoever waits is woken natively
     if (this.dispatch !== null || this.waiters.first !== null) this.#scheduleTurn();
   }
 
@@ -343,6 +506,10 @@ export class Engine {
     this.f64[abi.TIMEOUT_MS_F64] = timeout;
     this.staged = 0;
     const count = this.native.enter();
+    if (this.shared && ((u32[abi.RETURNED_U32] as number) > 0 || ((u32[abi.FLAGS_U32] as number) & abi.CONTROL_CLOSING) !== 0)) {
+      this.#hear();
+      if (this.closed) return 0; // a closing port brings no packets
+    }
     if (u32[abi.REJECTED_U32] !== this.#rejected) {
       this.#rejected = u32[abi.REJECTED_U32] as number;
       throw new Error('completion-port: the native side refused a submission entry; please report this as a bug');
@@ -420,6 +587,7 @@ export class Engine {
     const double = word >> 1;
     const head = u32[word] as number;
     const opcode = head & 0xff;
+    if (((head >>> 8) & abi.ENTRY_FOREIGN) !== 0) return this.#openForeign(i32, f64, word, head);
     if (opcode === abi.OP_POST) {
       const tag = u32[word + 1] as number;
       let operation: Operation | undefined;
@@ -455,6 +623,40 @@ export class Engine {
     );
   }
 
+  /** A packet of what another thread started or posted. */
+  #openForeign(i32: Int32Array, f64: Float64Array, word: number, head: number): CompletionPacket {
+    const double = word >> 1;
+    const opcode = head & 0xff;
+    const status = i32[word + 3] as number;
+    const value = f64[double + 7] as number;
+    this.delivered++;
+    const key = f64[double + 3] as number;
+    const error = status === 0 ? null : errorOfStatus(status, i32[word + 4] as number, opcode, head >>> 16, undefined);
+    let result: unknown;
+    if (error === null && opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT)
+      result = this.#resultOf(opcode, value, key, undefined);
+    return new CompletionPacket(
+      key,
+      kindNames[opcode] as PacketKind,
+      f64[double + 4] as number,
+      undefined,
+      f64[double + 5] as number,
+      f64[double + 6] as number,
+      result,
+      error,
+    );
+  }
+
+  /** What an operation made: a number, or an object of this thread. `append`: undefined where that isn't known. */
+  #resultOf(opcode: number, value: number, key: number, append: boolean | undefined): unknown {
+    if (opcode === abi.OP_SIZE) return value;
+    if (opcode === abi.OP_ACCEPT) return handleMakers[abi.HANDLE_SOCKET]?.(value, null, 0, false);
+    if (append !== undefined) return handleMakers[abi.HANDLE_FILE]?.(value, this, key, append);
+    // Another thread may have closed it by its id already: its object says so at the first use.
+    const info = this.native.handleInfo(value % abi.HANDLE_INDEX_SPAN, Math.floor(value / abi.HANDLE_INDEX_SPAN));
+    return handleMakers[abi.HANDLE_FILE]?.(value, this, key, info?.[2] ?? false);
+  }
+
   /** The end of an operation: its slot is free and it may be started again before anybody hears of it. Status -1: ended by us. */
   #finish(
     slot: Slot,
@@ -469,7 +671,7 @@ export class Engine {
     const { opcode, key, operationId, internal } = slot;
     let error = null;
     if (status !== 0) {
-      const cause: unknown = by === abi.BY_SIGNAL ? slot.signal?.signal.reason : undefined;
+      const cause: unknown = by === abi.BY_SIGNAL ? (slot.aborted ? slot.abortReason : slot.signal?.signal.reason) : undefined;
       error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
     }
     let moved = bytes;
@@ -480,31 +682,18 @@ export class Engine {
     let result: unknown;
     let packetHandle = slot.handleId;
     if (error === null && opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT) {
-      if (opcode === abi.OP_SIZE) result = value;
-      else {
-        const make = resultMakers[opcode];
-        result = make === undefined ? undefined : make(value, slot);
-      }
+      result = this.#resultOf(opcode, value, key, slot.append);
       if (opcode === abi.OP_OPEN) packetHandle = value;
     }
     if (slot.signal !== null) leaveSignal(slot);
-    slot.abortReason = undefined;
-    slot.arenaOffset = -1;
-    slot.operation = null;
-    slot.handle = null;
-    slot.generation = nextGeneration;
-    slot.nextFree = this.#freeSlot;
-    this.#freeSlot = slot;
+    if (!slot.referenced) this.#unreferenced--;
+    this.#free(slot, nextGeneration);
     releaseOperation(operation);
     this.inFlight--;
     this.delivered++;
     const kind = kindNames[opcode] as PacketKind;
     if (!internal) return new CompletionPacket(key, kind, moved, operation, operationId, packetHandle, result, error);
     this.#internalInFlight--;
-    if (!slot.referenced) {
-      this.#unreferenced--;
-      slot.referenced = true;
-    }
     try {
       (operation as SettledOperation).settle(kind as OperationKind, moved, error, result);
     } catch (thrown) {
@@ -560,24 +749,28 @@ export class Engine {
   // ---- blocking gets
 
   /** Waits for a packet, at most until the deadline; null: time ran out. */
-  getSync(timeout: number, prefetch: number): CompletionPacket | null {
+  getSync(timeout: number, prefetch: number, job = 0): CompletionPacket | null {
     let packet = this.take();
     if (packet !== null || this.closed) return packet;
+    if (placeAt !== null || this.shared) this.#claimPlace();
     const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
     const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     for (;;) {
       const left = timeout === 0 ? 0 : deadline === INFINITE ? SLICE_MS : deadline - native.now();
-      const count = left > 0 ? this.#reap(wants, prefetch, 1, MathMin(left, SLICE_MS)) : this.#reap(wants, prefetch, 0, 0);
+      const count =
+        left > 0
+          ? this.#reap(wants | abi.ENTER_GOES_ON, prefetch, 1, MathMin(left, SLICE_MS))
+          : this.#reap(wants | job, prefetch, 0, 0);
       if (count > 0) {
         packet = this.take();
         if (packet !== null) return packet;
         this.checkOpen(); // settling may have closed it
-      } else if (left <= 0) return null;
+      } else if (left <= 0 || this.closed) return null;
     }
   }
 
   getOneSync(timeout: number): CompletionPacket | null {
-    const packet = this.getSync(timeout, PREFETCH_MAX);
+    const packet = this.getSync(timeout, this.shared ? 1 : PREFETCH_MAX);
     this.poke();
     if (packet === null) this.checkOpen();
     return packet;
@@ -589,7 +782,7 @@ export class Engine {
     const first = this.getSync(timeout, MathMin(max, abi.COMPLETIONS_MAX));
     if (first !== null) {
       packets[0] = first;
-      this.#fill(packets, max, fresh);
+      this.#fill(packets, max, fresh, 0);
     }
     this.poke();
     if (first === null) this.checkOpen();
@@ -597,7 +790,7 @@ export class Engine {
   }
 
   /** Adds what is there without waiting. `fresh`: what is fetched came from an enter just now, which says whether there is more. */
-  #fill(packets: CompletionPacket[], max: number, fresh: boolean): void {
+  #fill(packets: CompletionPacket[], max: number, fresh: boolean, job: number): void {
     let known = fresh;
     let count = packets.length;
     while (count < max && !this.closed) {
@@ -605,7 +798,7 @@ export class Engine {
       if (packet !== null) packets[count++] = packet;
       else if (this.closed || (known && this.#queued() === 0)) return;
       else {
-        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL | job;
         if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
         known = true;
       }
@@ -620,24 +813,27 @@ export class Engine {
   // ---- async gets
 
   /** A packet that is there already, or null; taking turns with timers and other I/O. */
-  takeAtOnce(): CompletionPacket | null {
+  takeAtOnce(prefetch = 1): CompletionPacket | null {
     if (this.waiters.first !== null) return null; // they were first
     if (this.#budget <= 0) {
       this.#scheduleTurn();
       return null;
     }
-    const packet = this.getSync(0, PREFETCH_MAX);
-    if (packet !== null) this.#budget--;
+    const packet = this.shared ? this.getSync(0, prefetch, abi.ENTER_JOB) : this.getSync(0, PREFETCH_MAX);
+    if (packet !== null) {
+      this.#budget--;
+      if (this.shared) this.#endJobSoon();
+    }
     return packet;
   }
 
   /** The same for several. */
   takeManyAtOnce(max: number): CompletionPacket[] | null {
     const fresh = !this.#fetched();
-    const first = this.takeAtOnce();
+    const first = this.takeAtOnce(MathMin(max, abi.COMPLETIONS_MAX));
     if (first === null) return null;
     const packets = [first];
-    this.#fill(packets, max, fresh);
+    this.#fill(packets, max, fresh, this.shared ? abi.ENTER_JOB : 0);
     this.#budget -= packets.length - 1;
     return packets;
   }
@@ -683,7 +879,7 @@ export class Engine {
     if (waiter.max === 0) waiter.give(packet);
     else {
       const packets = [packet];
-      this.#fill(packets, waiter.max, false);
+      this.#fill(packets, waiter.max, false, this.shared ? abi.ENTER_JOB : 0);
       waiter.giveMany(packets);
     }
     return true;
@@ -716,6 +912,12 @@ export class Engine {
 
   #scheduleTurn(): void {
     if (this.#immediateScheduled || this.#draining || this.#again) return;
+    if (this.shared) {
+      // Only a turn that native code begins has an end of the job.
+      if (!this.#loopStarted) this.#startLoop();
+      this.native.wake();
+      return;
+    }
     this.#immediateScheduled = true;
     const immediate = setImmediate(this.#immediateTask);
     if (!this.#referenced) immediate.unref();
@@ -726,11 +928,17 @@ export class Engine {
     if (this.closed) return;
     const waiting = this.dispatch !== null || this.waiters.first !== null;
     // Not by the control block: opens, cancels and closes have changed what it said after the last enter.
-    if (this.inFlight === 0 && !waiting) {
+    if (this.inFlight === 0 && !waiting && !this.#armed) {
       this.#updateLiveness();
       return;
     }
     if (!this.#loopStarted) this.#startLoop();
+    if (this.shared) {
+      this.#armed = waiting;
+      this.#enter(abi.ENTER_ARM | (waiting ? abi.ENTER_WANT_USER : 0), 0, 0, 0);
+      if (!this.closed) this.#updateLiveness();
+      return;
+    }
     this.#enter(abi.ENTER_ARM, 0, 0, 0);
     const { u32 } = this;
     if (
@@ -821,6 +1029,7 @@ export class Engine {
     const goesOn = this.#again;
     this.#again = false;
     if (this.closed || this.#draining) return false;
+    if (this.shared) return this.#turnShared(goesOn);
     if (!goesOn) this.#budget = TURN_MAX;
     else if (this.#budget <= 0) return this.#endTurn();
     this.#draining = true;
@@ -842,6 +1051,39 @@ export class Engine {
     if (delivered === 0) {
       this.#updateLiveness();
       this.#armTimer();
+      return false;
+    }
+    this.#budget -= delivered;
+    if (this.#budget <= 0) return this.#endTurn();
+    this.#again = true;
+    return true;
+  }
+
+  /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */
+  #turnShared(goesOn: boolean): boolean {
+    if (!goesOn) this.#budget = TURN_MAX;
+    else if (this.#budget <= 0) return this.#endTurn();
+    this.#draining = true;
+    let delivered = 0;
+    try {
+      if (this.#internalInFlight > 0 && this.#reap(abi.ENTER_WANT_INTERNAL, BATCH_MAX, 0, 0) > 0)
+        delivered = this.#deliver(false);
+      const first = this.waiters.first;
+      if (!this.closed && (this.dispatch !== null || first !== null)) {
+        const max = first === null ? 1 : MathMin(MathMax(first.max, 1), abi.COMPLETIONS_MAX);
+        this.#claimPlace();
+        this.#armed = true;
+        if (this.#reap(abi.ENTER_ARM | abi.ENTER_WANT_USER | abi.ENTER_JOB, max, 0, 0) > 0) delivered += this.#deliver(true);
+      } else if (!this.closed) {
+        this.#armed = false;
+        this.#enter(abi.ENTER_ARM, 0, 0, 0);
+      }
+    } finally {
+      this.#draining = false;
+    }
+    if (this.closed) return false;
+    if (delivered === 0) {
+      this.#updateLiveness();
       return false;
     }
     this.#budget -= delivered;
@@ -909,6 +1151,20 @@ export class Engine {
 
   close(): void {
     if (this.closed) return;
+    this.#end();
+    this.native.close(() => this.#release());
+  }
+
+  /** This thread leaves a shared port. */
+  detach(): void {
+    if (this.closed) return;
+    this.#end();
+    this.native.detach();
+    this.#release();
+  }
+
+  /** Ends what this thread waits for. */
+  #end(): void {
     // Descriptors in packets that nobody will see.
     this.#dropFetched();
     this.closed = true;
@@ -934,7 +1190,6 @@ export class Engine {
     this.inFlight = 0;
     this.#internalInFlight = 0;
     for (let waiter = this.waiters.first; waiter !== null; waiter = this.waiters.first) this.endWaiter(waiter, portClosed());
-    this.native.close(() => this.#release());
   }
 
   #dropFetched(): void {

@@ -1,14 +1,14 @@
 // FileHandle: regular files and block devices. Reads and writes have an explicit position each; there is no shared one.
 
 import * as abi from './abi.js';
-import { resultMakers } from './engine.js';
+import type { Engine } from './engine.js';
+import { handleMakers } from './engine.js';
 import { bufferDetached, misuse, wrongType, wrongValue } from './errors.js';
 import { Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
 import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { MapGet, StringIncludes } from './primordials.js';
-import type { Slot } from './slot.js';
 import { startBuffer, startPlain, startVector } from './start.js';
 import { errorOfResult } from './status.js';
 import { integer, safeInteger } from './validate.js';
@@ -100,18 +100,18 @@ export function appends(flags: number): boolean {
  */
 export class FileHandle extends Handle {
   static {
-    resultMakers[abi.OP_OPEN] = (id: number, slot: Slot): FileHandle => {
-      const file = new FileHandle(making, id);
+    handleMakers[abi.HANDLE_FILE] = (id, engine, key, append): FileHandle => {
+      const file = new FileHandle(making, id, engine);
       const state = stateOf(file);
-      state.engine = slot.engine;
-      state.key = slot.key;
-      state.append = slot.append;
+      state.engine = engine;
+      state.key = key;
+      state.append = append;
       return file;
     };
   }
 
-  private constructor(token: symbol, id: number) {
-    super(token, id);
+  private constructor(token: symbol, id: number, engine: Engine | null) {
+    super(token, id, engine);
   }
 
   /**
@@ -128,7 +128,7 @@ export class FileHandle extends Handle {
     const numeric = flagsArgument(flags);
     const id = native.openFile(checked, numeric, modeArgument(mode));
     if (id >= 0) {
-      const file = new FileHandle(making, id);
+      const file = new FileHandle(making, id, null);
       stateOf(file).append = appends(numeric);
       return file;
     }

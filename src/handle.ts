@@ -46,6 +46,11 @@ function register(handle: Handle, id: number): void {
   collected.register(handle, id, handle);
 }
 
+/** It may be collected without having been closed: it is closed, or belongs to a shared port. */
+export function disown(handle: Handle): void {
+  collected?.unregister(handle);
+}
+
 /** Only this package's modules have it: a script can't make a handle out of a number. */
 export const making: unique symbol = Symbol('making a handle');
 
@@ -65,10 +70,11 @@ export abstract class Handle {
   }
 
   /** @internal */
-  protected constructor(token: symbol, id: number) {
+  protected constructor(token: symbol, id: number, engine: Engine | null) {
     if (token !== making) throw illegalConstructor('use FileHandle.openSync, TcpListener.listenSync or TcpSocket.openSync');
     this.#state = new HandleState(this, id, 0);
-    register(this, id);
+    // A shared port's handle is the port's, and in use by other threads.
+    if (engine === null || !engine.shared) register(this, id);
   }
 
   /** A number that no other handle of this process has, or will have: a safe integer. Packets carry it as `handleId`. */
@@ -96,7 +102,10 @@ export abstract class Handle {
     if (state.closed) throw handleClosed();
     if (state.engine === null) return 0;
     if (state.engine.closed) throw portClosed();
-    return state.engine.cancelHandle(state);
+    const count = state.engine.cancelHandle(state);
+    if (count >= 0) return count;
+    state.closed = true; // by another thread
+    throw handleClosed();
   }
 
   /**
@@ -120,7 +129,7 @@ export function closeHandle(state: HandleState, reset: boolean): void {
   // What was started before the close is begun before it.
   if (engine !== null) engine.ingest();
   state.closed = true;
-  collected?.unregister(state.facade);
+  disown(state.facade);
   native.closeHandle(state.index, state.generation, reset);
   if (engine !== null) engine.poke();
 }

@@ -13,7 +13,7 @@ export type { BackendName, BackendReport } from './native.js';
 export type { OperationKind, OperationOptions, ShutdownHow } from './operation.js';
 export { Operation } from './operation.js';
 export type { Packet, PacketBase, PacketKind, PlainKind } from './packet.js';
-export type { Backend, CreateOptions, GetOptions, Stats } from './port.js';
+export type { Backend, CreateOptions, GetOptions, PortToken, Stats } from './port.js';
 export { CompletionPort, Consumer } from './port.js';
 export type { ListenOptions, SocketAddress, TcpSocketOptions } from './tcp.js';
 export { TcpListener, TcpSocket } from './tcp.js';

@@ -139,6 +139,8 @@ export class Memory {
   bounceBytes = 0;
   /** The whole length of the view that range() looked at last. */
   viewBytes = 0;
+  /** False: what is read goes only where every thread can reach it. Set before each place(). */
+  copiesReads = true;
   /** Whether the view that was placed last lies in the arena. */
   inArena = false;
 
@@ -285,6 +287,7 @@ export class Memory {
       this.memoryOffset = viewByteOffset + offset;
       return;
     }
+    if (!out && !this.copiesReads && length > 0) throw bufferNotShared();
     if (!out) {
       slot.view = view;
       slot.viewOffset = offset;
@@ -325,6 +328,7 @@ export class Memory {
     const inPlace = this.#allInPlace(slot, views);
     viewBuffer = nowhere;
     if (inPlace) return true;
+    if (!out && !this.copiesReads) throw bufferNotShared();
     const block = this.#acquire(total);
     slot.block = block;
     this.memoryId = block.memoryId;
@@ -606,6 +610,14 @@ export class Memory {
       );
     return id;
   }
+}
+
+function bufferNotShared(): Error {
+  return misuse(
+    TypeError,
+    'ERR_BUFFER_NOT_SHARED',
+    'on a shared port another thread may take the packet: read into a view of port.allocate or of a SharedArrayBuffer',
+  );
 }
 
 function newMemory(bytes: number): SharedArrayBuffer {

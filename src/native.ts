@@ -34,6 +34,7 @@ export interface NativePortOptions {
   ringEntries: number;
   concurrency: number;
   inverted: boolean;
+  shared: boolean;
   /** Comma-separated features to leave unused. */
   disable: string;
 }
@@ -42,6 +43,8 @@ export interface NativePortOptions {
 export interface NativePort {
   readonly name: BackendName;
   readonly features: Record<string, boolean>;
+  readonly maxOperations: number;
+  readonly concurrency: number;
   /** Takes the submission entries, submits, waits as the control block says, fills completion entries; returns their number. */
   enter(): number;
   /** Appends the post that the control block describes to the one queue, behind what is already finished. */
@@ -82,6 +85,21 @@ export interface NativePort {
   stats(): void;
   /** Cancels everything; `onClosed` is called when the last operation has let go of its memory. */
   close(onClosed: () => void): void;
+
+  // Of a shared port; of a private one they do nothing.
+
+  /** Index, generation and the four words of the secret; undefined of a private port. */
+  token(): number[] | undefined;
+  /** This thread leaves: waits until its own memory isn't used any more. No function may be called after it. */
+  detach(): void;
+  /** The job that received packets of an async get has ended; `all`: the thread's place is free however it came by it. */
+  endJob(all: boolean): void;
+  setBlocking(on: boolean): void;
+  /** Promises one operation its room before it is submitted. */
+  reserve(): boolean;
+  unreserve(count: number): void;
+  /** [kind, key, append]; undefined: closed; null: another port's, or none's. */
+  handleInfo(index: number, generation: number): [kind: number, key: number, append: boolean] | undefined | null;
 }
 
 export interface NativeModule {
@@ -96,6 +114,17 @@ export interface NativeModule {
     arena: Uint8Array,
     options: NativePortOptions,
   ): NativePort | { error: { errno: number; reason: string } };
+  /** Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread, or no descriptor. */
+  attachPort(
+    control: Uint8Array,
+    arena: Uint8Array,
+    index: number,
+    generation: number,
+    s0: number,
+    s1: number,
+    s2: number,
+    s3: number,
+  ): NativePort | number;
   /** A handle's id, or the negated native error, or one of abi.ts's OPENED_… */
   openFile(path: string | Uint8Array, flags: number, mode: number): number;
   listen(family: number, address: Uint8Array, backlog: number, reusePort: boolean, ipv6Only: boolean): number;

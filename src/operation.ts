@@ -192,7 +192,10 @@ export class Operation<C = unknown> {
   /** True from the start until the packet is delivered, or the port closed. */
   get pending(): boolean {
     const slot = this.#slot;
-    return slot !== null && !slot.engine.closed;
+    if (slot === null || slot.engine.closed) return false;
+    if (!slot.engine.shared) return true;
+    slot.engine.refresh(); // another thread may have taken its packet
+    return this.#slot !== null && !slot.engine.closed;
   }
 
   /** What it was last started as; null before the first start. */
@@ -258,6 +261,7 @@ export {
 export function operationFor<C>(given: Operation<C> | OperationOptions<C> | undefined): Operation<C> {
   if (given === undefined) return new Operation<C>();
   if (isOperation(given)) {
+    slotOf(given)?.engine.refresh();
     const slot = slotOf(given);
     // The operations of a closed port can't be started again until the kernel has let go of their memory.
     if (slot !== null && !slot.engine.released) throw operationPending(slot.engine.closed);

@@ -5,16 +5,16 @@ import { AsyncResource } from 'node:async_hooks';
 import * as abi from './abi.js';
 import type { Dispatch, Handler } from './engine.js';
 import { Engine } from './engine.js';
-import { AbortError, illegalConstructor, invalidThis, misuse, wrongType, wrongValue } from './errors.js';
+import { AbortError, illegalConstructor, invalidThis, misuse, portClosed, wrongType, wrongValue } from './errors.js';
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
-import { handleArgument } from './handle.js';
+import { disown, handleArgument } from './handle.js';
 import type { BackendName, BackendReport } from './native.js';
 import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
 import type { CompletionPacket, Packet } from './packet.js';
-import { EventTargetAdd, EventTargetRemove, NativePromise } from './primordials.js';
+import { EventTargetAdd, EventTargetRemove, MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
 import { startOpen } from './start.js';
 import { abortedSignal, boolean, integer, milliseconds, optionsObject, safeInteger } from './validate.js';
 import { Waiter } from './waiters.js';
@@ -43,7 +43,10 @@ export interface CreateOptions {
    * ERR_BACKEND_UNAVAILABLE.
    */
   backend?: BackendName | 'auto' | undefined;
-  /** A port for several threads: not in this version, throws ERR_NOT_SUPPORTED. */
+  /**
+   * A port for several threads: others join by its `token`. It has a native I/O thread of its own, and its packets go to whichever thread
+   * waits. `eventLoop: 'inverted'` is not for it: ERR_NOT_SUPPORTED.
+   */
   shared?: boolean | undefined;
   /** Operations in flight at most, 1 to 1,048,576; 65,536 unless given. One more throws EAGAIN. */
   maxOperations?: number | undefined;
@@ -93,6 +96,22 @@ export interface Stats {
   completionEntries: number;
   /** Now: operations that wait in user space for room in the ring. */
   backlog: number;
+  /** Now: attached threads; 1 of a private port. */
+  threads: number;
+  /** Now, of a shared port: threads that wait in a get, blocked or in their event loops. */
+  waiting: number;
+  /** Now, of a shared port: threads that run on its packets, as `concurrency` counts them. */
+  running: number;
+  /** Of a shared port: times that a waiting thread was released for a packet. */
+  releases: number;
+}
+
+/** What another thread attaches to a shared port with: for postMessage or workerData. Its parts mean nothing to anybody else. */
+export interface PortToken {
+  readonly index: number;
+  readonly generation: number;
+  readonly secret: string;
+  readonly arena: SharedArrayBuffer;
 }
 
 /** What runs a port's operations. */
@@ -177,6 +196,7 @@ const unavailable = (message: string): Error => misuse(Error, 'ERR_BACKEND_UNAVA
 function openBackend(
   options: CreateOptions,
   concurrency: number,
+  shared: boolean,
 ): { engine: Engine; concurrency: number; maxOperations: number } {
   const maxOperations =
     options.maxOperations === undefined
@@ -190,6 +210,9 @@ function openBackend(
   if (eventLoop !== undefined && eventLoop !== 'plain' && eventLoop !== 'inverted') {
     throw wrongValue('options.eventLoop', "must be 'plain' or 'inverted'");
   }
+  if (shared && eventLoop === 'inverted') {
+    throw misuse(Error, 'ERR_NOT_SUPPORTED', "an inverted event loop waits in a ring of its own thread's: not on a shared port");
+  }
   const { name, explicit } = chooseBackend(options.backend);
   if (name !== 'io_uring') throw unavailable(`the backend ${name} is not built yet; io_uring is the only one`);
   const arena = newArena(Math.ceil(arenaBytes / ARENA_STEP) * ARENA_STEP);
@@ -201,6 +224,7 @@ function openBackend(
     ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
     concurrency,
     inverted: eventLoop === 'inverted',
+    shared,
     disable: disabledFeatures(),
   });
   if ('error' in port) {
@@ -213,13 +237,68 @@ function openBackend(
     );
   }
   return {
-    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: eventLoop === 'inverted' }),
+    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: eventLoop === 'inverted', shared }),
     concurrency,
     maxOperations,
   };
 }
 
 let engineOf: (port: CompletionPort) => Engine;
+
+/** This thread's objects of shared ports, so that a second attach gives the same one. */
+const attached = new Map<string, WeakRef<CompletionPort>>();
+
+const SECRET = /^[0-9a-f]{32}$/;
+
+function tokenArgument(given: unknown): PortToken {
+  if (typeof given !== 'object' || given === null) throw wrongType('token', "a shared port's token", given);
+  const { index, generation, secret, arena } = given as PortToken;
+  const right =
+    Number.isInteger(index) &&
+    index >= 0 &&
+    index <= MAX_UINT32 &&
+    Number.isInteger(generation) &&
+    generation >= 0 &&
+    generation <= MAX_UINT32 &&
+    typeof secret === 'string' &&
+    SECRET.test(secret) &&
+    isShared(arena);
+  if (!right) throw wrongValue('token', 'is not a token of a shared port of this process');
+  return { index, generation, secret, arena };
+}
+
+function isShared(value: unknown): value is SharedArrayBuffer {
+  try {
+    SharedArrayBufferByteLength(value as SharedArrayBuffer);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const nameOf = (token: PortToken): string => `${token.index}:${token.generation}`;
+
+function sameToken(known: PortToken, given: PortToken): boolean {
+  if (known.secret !== given.secret || known.arena.byteLength !== given.arena.byteLength)
+    throw wrongValue('token', 'is not a token of a shared port of this process');
+  return true;
+}
+
+function secretWords(secret: string): number[] {
+  return [0, 8, 16, 24].map((at) => Number.parseInt(secret.slice(at, at + 8), 16));
+}
+
+const freezeToken = (parts: PortToken): PortToken => Object.freeze({ ...parts });
+
+function tokenOf(words: number[], arena: SharedArrayBuffer): PortToken {
+  const [index, generation, ...secret] = words as [number, number, ...number[]];
+  const hex = secret.map((word) => word.toString(16).padStart(8, '0')).join('');
+  return freezeToken({ index, generation, secret: hex, arena });
+}
+
+function notShared(): never {
+  throw misuse(Error, 'ERR_NOT_SHARED', 'a private port belongs to the thread that created it; only shared ports have a token');
+}
 
 type Result = CompletionPacket | CompletionPacket[] | null;
 
@@ -294,7 +373,8 @@ class PacketIterator<C> implements AsyncIterableIterator<Packet<C>> {
 /**
  * A completion port: the one queue that the completions of files, sockets and posts arrive in.
  *
- * A port is created by `CompletionPort.create` and belongs to the thread that created it. Handles are associated with it, operations
+ * A port is created by `CompletionPort.create` and belongs to the thread that created it, or, with `shared: true`, to all threads that attach
+ * to it. Handles are associated with it, operations
  * are started on handles, and each operation ends in exactly one packet, which one get, iterator or dispatch receives. After `close()`
  * every method but `close` throws ERR_PORT_CLOSED.
  *
@@ -303,13 +383,15 @@ class PacketIterator<C> implements AsyncIterableIterator<Packet<C>> {
 export class CompletionPort<C = unknown> {
   /** What runs the port's operations. */
   readonly backend: Backend;
-  /** How many threads may run on packets at once: kept for shared ports; one thread can't exceed it. */
+  /** How many threads may run on packets at once. */
   readonly concurrency: number;
   /** How many operations may be in flight. */
   readonly maxOperations: number;
-  /** Whether several threads may attach: false in this version. */
+  /** Whether other threads may attach. */
   readonly shared: boolean;
   readonly #engine: Engine;
+  readonly #token: PortToken | null;
+  #detached = false;
 
   static {
     engineOf = (port) => {
@@ -318,36 +400,82 @@ export class CompletionPort<C = unknown> {
     };
   }
 
-  private constructor(engine: Engine, concurrency: number, maxOperations: number) {
+  private constructor(engine: Engine, concurrency: number, maxOperations: number, token: PortToken | null) {
     if (!(engine instanceof Engine)) throw illegalConstructor('use CompletionPort.create');
     this.#engine = engine;
     const { name, features } = engine.native;
     this.backend = Object.freeze({ name, features: Object.freeze({ ...features }) });
     this.concurrency = concurrency;
     this.maxOperations = maxOperations;
-    this.shared = false;
+    this.shared = engine.shared;
+    this.#token = token;
+    if (token !== null) MapSet(attached, nameOf(token), new WeakRef<CompletionPort>(this));
   }
 
   /**
    * Creates a port. It holds a ring of the kernel's and the arena until it is closed.
    *
-   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM; ERR_NOT_SUPPORTED for `shared: true`; misuse
+   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM; ERR_NOT_SUPPORTED for an inverted shared port; misuse
    */
   static create<C = unknown>(options: CreateOptions = {}): CompletionPort<C> {
     if (typeof options !== 'object' || options === null) throw wrongType('options', 'an object', options);
     const given = options.concurrency === undefined ? 0 : integer(options.concurrency, 'options.concurrency', 0, MAX_INT32);
-    if (boolean(options.shared, 'options.shared', false)) {
-      throw misuse(
-        Error,
-        'ERR_NOT_SUPPORTED',
-        'shared ports are not in this version; use a port for each thread (and reusePort for listeners)',
-      );
-    }
+    const shared = boolean(options.shared, 'options.shared', false);
     const made = openBackend(
       options,
       given === 0 ? (require('node:os') as typeof import('node:os')).availableParallelism() : given,
+      shared,
     );
-    return new CompletionPort<C>(made.engine, made.concurrency, made.maxOperations);
+    const { engine } = made;
+    const words = engine.native.token();
+    return new CompletionPort<C>(
+      engine,
+      made.concurrency,
+      made.maxOperations,
+      words === undefined ? null : tokenOf(words, engine.memory.arena),
+    );
+  }
+
+  /**
+   * Joins a shared port, in any thread of its process; twice in one thread gives the same object. The port goes on until `close`, or until its
+   * last thread detaches or ends.
+   *
+   * @param token - a port's `token`, as it is or structured-cloned
+   * @throws ERR_PORT_CLOSED if the port is closed; ERR_INVALID_ARG_VALUE for what isn't a token of this process; EMFILE; misuse
+   */
+  static attach<C = unknown>(token: PortToken): CompletionPort<C> {
+    const given = tokenArgument(token);
+    const name = nameOf(given);
+    const known = MapGet(attached, name)?.deref();
+    if (known !== undefined && sameToken(known.#token as PortToken, given)) {
+      if (!known.#engine.closed) return known as CompletionPort<C>;
+      if (!known.#detached) throw portClosed();
+    }
+    const arenaView = new Uint8Array(given.arena);
+    const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
+    const words = secretWords(given.secret);
+    const port = native.attachPort(
+      new Uint8Array(control),
+      arenaView,
+      given.index,
+      given.generation,
+      words[0] as number,
+      words[1] as number,
+      words[2] as number,
+      words[3] as number,
+    );
+    if (port === -1) throw portClosed();
+    if (port === -3) throw misuse(Error, 'EMFILE', 'no descriptor, or no room, for one more thread at the port');
+    if (typeof port === 'number') throw wrongValue('token', 'is not a token of a shared port of this process');
+    const engine = new Engine(port, {
+      maxOperations: port.maxOperations,
+      arena: given.arena,
+      arenaView,
+      control,
+      inverted: false,
+      shared: true,
+    });
+    return new CompletionPort<C>(engine, port.concurrency, port.maxOperations, freezeToken(given));
   }
 
   /** What this machine says to each backend; starts nothing that lasts. */
@@ -355,9 +483,9 @@ export class CompletionPort<C = unknown> {
     return native.probe(disabledFeatures());
   }
 
-  /** Operations started whose packet isn't delivered yet. */
+  /** Operations started whose packet isn't delivered yet; of a shared port, by any thread. */
   get inFlight(): number {
-    return engineOf(this).inFlight;
+    return engineOf(this).allInFlight;
   }
 
   /** The port's own memory. Views of it are used by operations in place, without a copy. */
@@ -376,9 +504,56 @@ export class CompletionPort<C = unknown> {
     return engineOf(this).closed;
   }
 
-  /** What another thread would attach with: only a shared port has one. Throws ERR_NOT_SHARED. */
-  get token(): never {
-    throw misuse(Error, 'ERR_NOT_SHARED', 'a private port belongs to the thread that created it; only shared ports have a token');
+  /** What another thread attaches with, structured-cloneable. Throws ERR_NOT_SHARED on a private port, ERR_PORT_CLOSED. */
+  get token(): PortToken {
+    const engine = engineOf(this);
+    engine.checkOpen();
+    return this.#token ?? notShared();
+  }
+
+  /**
+   * This thread leaves a shared port: its waiting gets end with ERR_PORT_CLOSED, as does each later use of this object. What it started goes on,
+   * but for operations in memory of its own (a SharedArrayBuffer, a copied buffer) and those of promises and streams, which end with ECANCELED.
+   * With its last thread the port closes. May wait for a device, never for a peer.
+   *
+   * @throws ERR_NOT_SHARED on a private port
+   */
+  detach(): void {
+    const engine = engineOf(this);
+    if (this.#token === null) notShared();
+    this.#detached = !engine.closed || this.#detached;
+    engine.detach();
+  }
+
+  /**
+   * Calls a function that blocks: meanwhile this thread's place is another's. When it returns, more than `concurrency` threads may run for a
+   * moment; none is released until it is fewer. On a private port it just calls the function.
+   */
+  blocking<T>(fn: () => T): T {
+    const engine = engineOf(this);
+    engine.checkOpen();
+    if (typeof fn !== 'function') throw wrongType('fn', 'a function', fn);
+    return engine.blocking(fn);
+  }
+
+  /** Has the operations that a function starts submitted together, when it returns: one native call in place of one each. */
+  defer<T>(fn: () => T): T {
+    const engine = engineOf(this);
+    engine.checkOpen();
+    if (typeof fn !== 'function') throw wrongType('fn', 'a function', fn);
+    return engine.defer(fn);
+  }
+
+  /**
+   * An object of this thread for a handle of this shared port, by a packet's `handleId`. Several objects may stand for one handle; close any.
+   *
+   * @throws ERR_HANDLE_CLOSED; ERR_NOT_ASSOCIATED for a handle of another port, or of none
+   */
+  handleOf(id: number): Handle {
+    const engine = engineOf(this);
+    engine.checkOpen();
+    if (this.#token === null) notShared();
+    return engine.handleOf(safeInteger(id, 'id'));
   }
 
   /**
@@ -399,6 +574,7 @@ export class CompletionPort<C = unknown> {
     if (result !== 0) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
     state.engine = engine;
     state.key = checked;
+    if (engine.shared) disown(handle); // it is the port's now, and any thread may use it
   }
 
   /**
@@ -548,12 +724,12 @@ export class CompletionPort<C = unknown> {
     const { f64, u32, memory } = engine;
     const at = (index: number): number => f64[abi.STATS_F64 + index] as number;
     return {
-      operationsStarted: engine.started,
-      packets: engine.delivered,
-      posts: engine.posts,
+      operationsStarted: engine.shared ? at(0) : engine.started,
+      packets: engine.shared ? at(1) : engine.delivered,
+      posts: engine.shared ? at(2) : engine.posts,
       bytesRead: at(3),
       bytesWritten: at(4),
-      inFlight: engine.inFlight,
+      inFlight: engine.shared ? (u32[abi.IN_FLIGHT_U32] as number) : engine.inFlight,
       queued: (u32[abi.QUEUED_U32] as number) + engine.fetched,
       enters: at(5),
       wakeups: at(6),
@@ -564,6 +740,10 @@ export class CompletionPort<C = unknown> {
       ringEntries: at(10),
       completionEntries: at(11),
       backlog: at(12),
+      threads: at(13),
+      waiting: at(14),
+      running: at(15),
+      releases: at(16),
     };
   }
 

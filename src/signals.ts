@@ -13,8 +13,13 @@ export class SignalRecord {
   constructor(signal: AbortSignal) {
     this.signal = signal;
     this.listener = () => {
-      // Cancelling delivers nothing here, so the list doesn't change while it is walked.
-      for (let slot = this.first; slot !== null; slot = slot.signalNext) slot.engine.cancel(slot, abi.BY_SIGNAL);
+      // Cancelling delivers nothing here; but on a shared port it may be heard that other threads took packets, whose slots leave the list.
+      const slots: Slot[] = [];
+      for (let slot = this.first; slot !== null; slot = slot.signalNext) slots[slots.length] = slot;
+      for (let i = 0; i < slots.length; i++) {
+        const slot = slots[i] as Slot;
+        if (slot.signal === this) slot.engine.cancel(slot, abi.BY_SIGNAL);
+      }
     };
   }
 }

@@ -31,6 +31,8 @@ export class Slot {
   native = false;
   /** An open in append mode. */
   append = false;
+  /** On a shared port: its signal was aborted before the start. */
+  aborted = false;
 
   /** The view that a copied read is for, or that a start in place keeps alive. */
   view: View | null = null;

@@ -32,7 +32,7 @@ function positionOf(operation: Operation, appends: boolean): number {
   return safeInteger(position, 'position');
 }
 
-/** The rest of every start, from a slot whose memory is placed on. */
+/** The rest of every start, from a slot whose memory is placed on. False: there is nothing to submit. */
 function launch(
   engine: Engine,
   slot: Slot,
@@ -42,13 +42,18 @@ function launch(
   id: number,
   signal: AbortSignal | undefined,
   aborted: boolean,
-): void {
+): boolean {
   engine.begin(slot, opcode, operation, state, id);
-  if (signal === undefined) return;
-  if (aborted) {
-    slot.abortReason = signal.reason;
-    engine.beginAborted(slot);
-  } else joinSignal(signal, slot);
+  if (signal === undefined) return true;
+  if (!aborted) {
+    joinSignal(signal, slot);
+    return true;
+  }
+  slot.abortReason = signal.reason;
+  // Its packet may be another thread's: native code makes it.
+  if (engine.shared) slot.aborted = true;
+  else engine.beginAborted(slot);
+  return engine.shared;
 }
 
 /** Starts an operation on one view. `file`: it has a position. */
@@ -76,13 +81,16 @@ export function startBuffer<C>(
     const bytes = length === undefined ? whole - from : integer(length, 'length', 0, whole - from);
     const slot = engine.acquire();
     slot.arenaOffset = known + from;
-    launch(engine, slot, opcode, operation, state, id, signal, aborted);
-    if (!aborted) engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_ARENA, known + from, bytes, position, timeout);
+    if (launch(engine, slot, opcode, operation, state, id, signal, aborted)) {
+      engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_ARENA, known + from, bytes, position, timeout);
+      engine.submit(slot);
+    }
     return operation;
   }
   const bytes = memory.range(buffer, offset, length);
   const from = offset === undefined ? 0 : offset;
   const slot = engine.acquire();
+  memory.copiesReads = !engine.shared || isInternal(operation);
   try {
     memory.place(slot, buffer as View, out, from, bytes);
   } catch (error) {
@@ -91,8 +99,10 @@ export function startBuffer<C>(
   }
   if (memory.inArena && memory.viewBytes <= abi.LENGTH_MAX)
     rememberPlace(operation, buffer as View, memory, memory.memoryOffset - from, memory.viewBytes);
-  launch(engine, slot, opcode, operation, state, id, signal, aborted);
-  if (!aborted) engine.write(engine.room(1), slot, opcode, 0, memory.memoryId, memory.memoryOffset, bytes, position, timeout);
+  if (launch(engine, slot, opcode, operation, state, id, signal, aborted)) {
+    engine.write(engine.room(1), slot, opcode, 0, memory.memoryId, memory.memoryOffset, bytes, position, timeout);
+    engine.submit(slot);
+  }
   return operation;
 }
 
@@ -122,6 +132,7 @@ export function startVector<C>(
   const total = checkVector(copyList(buffers), views, lengths);
   const { memory } = engine;
   const slot = engine.acquire();
+  memory.copiesReads = !engine.shared || isInternal(operation);
   let inPlace: boolean;
   try {
     inPlace = memory.placeVector(slot, views, lengths, total, out);
@@ -129,10 +140,10 @@ export function startVector<C>(
     engine.abandon(slot);
     throw error;
   }
-  launch(engine, slot, opcode, operation, state, id, signal, aborted);
-  if (aborted) return operation;
+  if (!launch(engine, slot, opcode, operation, state, id, signal, aborted)) return operation;
   if (!inPlace) {
     engine.write(engine.room(1), slot, plainOpcode, 0, memory.memoryId, memory.memoryOffset, total, position, timeout);
+    engine.submit(slot);
     return operation;
   }
   const at = engine.room(1 + Math.ceil(views.length / abi.SEGMENTS_PER_ENTRY));
@@ -145,6 +156,7 @@ export function startVector<C>(
     u32[(byte >> 2) + 1] = memory.length;
     f64[(byte >> 3) + 1] = memory.memoryOffset;
   }
+  engine.submit(slot);
   return operation;
 }
 
@@ -178,8 +190,9 @@ export function startChecked<C>(
   const { signal } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
   const slot = engine.acquire();
-  launch(engine, slot, opcode, operation, state, id, signal, aborted);
-  if (!aborted) engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_NONE, 0, 0, value, timeout);
+  if (!launch(engine, slot, opcode, operation, state, id, signal, aborted)) return;
+  engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_NONE, 0, 0, value, timeout);
+  engine.submit(slot);
 }
 
 /** Starts a connect; `address` in the layout of abi.h's AddressEntry. */
@@ -189,12 +202,12 @@ export function startConnect<C>(engine: Engine, state: HandleState, address: Uin
   const { signal } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
   const slot = engine.acquire();
-  launch(engine, slot, abi.OP_CONNECT, operation, state, id, signal, aborted);
-  if (aborted) return;
+  if (!launch(engine, slot, abi.OP_CONNECT, operation, state, id, signal, aborted)) return;
   const at = engine.room(2);
   engine.write(at, slot, abi.OP_CONNECT, 0, abi.MEMORY_NONE, 0, 0, 0, timeout);
   const to = abi.SUBMISSIONS_AT + (at + 1) * abi.ENTRY_BYTES;
   for (let i = 0; i < abi.ADDRESS_BYTES; i++) engine.u8[to + i] = address[i] as number;
+  engine.submit(slot);
 }
 
 /** Starts opening a file. */
@@ -214,13 +227,16 @@ export function startOpen<C>(
   engine.checkOpen();
   const slot = engine.acquire();
   slot.append = append;
-  if (!aborted) {
+  slot.aborted = engine.shared && aborted;
+  slot.internal = isInternal(operation);
+  if (!aborted || engine.shared) {
     // In the order of the starts: what was started before is handed over before.
     engine.ingest();
-    const entryFlags = (isInternal(operation) ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
+    const entryFlags = engine.entryFlags(slot, timeout);
     const refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
     if (refused !== 0) {
       engine.abandon(slot);
+      if (refused === -2) throw engine.full();
       throw misuse(Error, 'ENOMEM', `the native side has no room for the operation (${refused})`);
     }
   }

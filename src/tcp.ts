@@ -2,7 +2,8 @@
 // until it is associated.
 
 import * as abi from './abi.js';
-import { resultMakers } from './engine.js';
+import type { Engine } from './engine.js';
+import { handleMakers } from './engine.js';
 import { handleClosed, wrongType, wrongValue } from './errors.js';
 import type { HandleState } from './handle.js';
 import { closeHandle, engineFor, Handle, making, stateOf } from './handle.js';
@@ -79,8 +80,17 @@ export interface ListenOptions {
 export class TcpListener extends Handle {
   readonly #address: SocketAddress;
 
-  private constructor(token: symbol, id: number) {
-    super(token, id);
+  static {
+    handleMakers[abi.HANDLE_LISTENER] = (id, engine, key): TcpListener => {
+      const listener = new TcpListener(making, id, engine);
+      stateOf(listener).engine = engine;
+      stateOf(listener).key = key;
+      return listener;
+    };
+  }
+
+  private constructor(token: symbol, id: number, engine: Engine | null) {
+    super(token, id, engine);
     this.#address = readAddress(stateOf(this), false) as SocketAddress;
   }
 
@@ -99,7 +109,7 @@ export class TcpListener extends Handle {
     const family = parseAddress(host, port, 'options.host', 'options.port');
     const id = native.listen(family, scratch, backlog, reusePort, ipv6Only);
     if (id < 0) throw errorOfResult(id, abi.OP_ACCEPT, 'listen', ` (${host} port ${port})`);
-    return new TcpListener(making, id);
+    return new TcpListener(making, id, null);
   }
 
   /** Where it listens, its port never 0. It stays readable after the close. */
@@ -135,14 +145,21 @@ const hows: Readonly<Record<ShutdownHow, number>> = { write: 0, read: 1, both: 2
  */
 export class TcpSocket extends Handle {
   static {
-    resultMakers[abi.OP_ACCEPT] = (id: number): TcpSocket => new TcpSocket(making, id);
+    handleMakers[abi.HANDLE_SOCKET] = (id, engine, key): TcpSocket => {
+      const socket = new TcpSocket(making, id, engine);
+      if (engine !== null) {
+        stateOf(socket).engine = engine;
+        stateOf(socket).key = key;
+      }
+      return socket;
+    };
   }
 
   #localAddress: SocketAddress | undefined;
   #remoteAddress: SocketAddress | undefined;
 
-  private constructor(token: symbol, id: number) {
-    super(token, id);
+  private constructor(token: symbol, id: number, engine: Engine | null) {
+    super(token, id, engine);
   }
 
   /**
@@ -166,7 +183,7 @@ export class TcpSocket extends Handle {
     }
     const id = native.socket(number, bound ? scratch : null);
     if (id < 0) throw errorOfResult(id, abi.OP_CONNECT, bound ? 'bind' : 'socket', '');
-    const socket = new TcpSocket(making, id);
+    const socket = new TcpSocket(making, id, null);
     stateOf(socket).family = number;
     return socket;
   }

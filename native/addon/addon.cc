@@ -100,6 +100,20 @@ napi_value Socket(napi_env env, napi_callback_info info) {
   return Number(env, KeepHandle(env, HandleKind::kSocket, fd, false));
 }
 
+// Calls with(handle) where this environment may use it: its own, or one of a shared port that it is attached to. False: stale, or not.
+template <typename With>
+bool WithHandle(napi_env env, uint32_t index, uint32_t generation, With&& with) {
+  Environment* environment = Current(env);
+  Handle* handle = HandleTable::Process().Find(index, generation);
+  if (handle == nullptr) return false;
+  if (handle->owner.load(std::memory_order_relaxed) == environment->id) {
+    with(*handle);
+    return true;
+  }
+  PortBinding* binding = environment->FindPort(handle->port.load(std::memory_order_relaxed));
+  return binding != nullptr && binding->port()->shared() && binding->port()->WithHandle(index, generation, with);
+}
+
 void CloseUnbound(Handle& handle, bool reset) {
   const int fd = static_cast<int>(handle.os);
   if (reset && handle.kind == HandleKind::kSocket) {
@@ -117,12 +131,13 @@ napi_value CloseHandle(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
   const bool reset = arguments.Bool(2);
   if (!arguments.Good("closeHandle")) return nullptr;
-  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
+  Handle* handle = HandleTable::Process().Find(index, generation);
   if (handle == nullptr) return Number(env, -1);
-  if (handle->port != nullptr)
-    handle->port->CloseHandle(*handle, reset);
-  else
-    CloseUnbound(*handle, reset);
+  Port* port = handle->port.load(std::memory_order_relaxed);
+  PortBinding* binding = Current(env)->FindPort(port);
+  if (binding != nullptr) return Number(env, port->CloseHandle(binding->attachment(), index, generation, reset) ? 0 : -1);
+  if (port != nullptr || handle->owner.load(std::memory_order_relaxed) != Current(env)->id) return Number(env, -1);
+  CloseUnbound(*handle, reset);
   return Number(env, 0);
 }
 
@@ -132,15 +147,17 @@ napi_value Address(napi_env env, napi_callback_info info) {
   const bool peer = arguments.Bool(2);
   const auto out = arguments.Bytes(3, sizeof(AddressEntry), false);
   if (!arguments.Good("address")) return nullptr;
-  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
-  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
   AddressEntry address{};
-  int result = 0;
-  // The peer of an accepted connection is known even when it has reset the connection since.
-  if (peer && handle->peer.family != 0)
-    address = handle->peer;
-  else
-    result = posix::Address(static_cast<int>(handle->os), peer, &address);
+  int result = -EBADF;
+  WithHandle(env, index, generation, [&](Handle& handle) {
+    if (handle.kind == HandleKind::kFile) return;
+    result = 0;
+    // The peer of an accepted connection is known even when it has reset the connection since.
+    if (peer && handle.peer.family != 0)
+      address = handle.peer;
+    else
+      result = posix::Address(static_cast<int>(handle.os), peer, &address);
+  });
   if (result == 0) std::memcpy(out.data(), &address, sizeof(address));
   return Number(env, result);
 }
@@ -150,9 +167,12 @@ napi_value SetOption(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
   const int32_t option = arguments.I32(2), value = arguments.I32(3);
   if (!arguments.Good("setOption")) return nullptr;
-  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
-  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
-  return Number(env, posix::SetOption(static_cast<int>(handle->os), static_cast<posix::SocketOption>(option), value));
+  int result = -EBADF;
+  WithHandle(env, index, generation, [&](Handle& handle) {
+    if (handle.kind != HandleKind::kFile)
+      result = posix::SetOption(static_cast<int>(handle.os), static_cast<posix::SocketOption>(option), value);
+  });
+  return Number(env, result);
 }
 
 napi_value GetOption(napi_env env, napi_callback_info info) {
@@ -160,9 +180,11 @@ napi_value GetOption(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
   const int32_t option = arguments.I32(2);
   if (!arguments.Good("getOption")) return nullptr;
-  Handle* handle = HandleTable::Process().Find(index, generation, Current(env)->id);
-  if (handle == nullptr || handle->kind == HandleKind::kFile) return Number(env, -EBADF);
-  return Number(env, posix::GetOption(static_cast<int>(handle->os), static_cast<posix::SocketOption>(option)));
+  int result = -EBADF;
+  WithHandle(env, index, generation, [&](Handle& handle) {
+    if (handle.kind != HandleKind::kFile) result = posix::GetOption(static_cast<int>(handle.os), static_cast<posix::SocketOption>(option));
+  });
+  return Number(env, result);
 }
 
 napi_value ParseAddress(napi_env env, napi_callback_info info) {
@@ -238,6 +260,13 @@ std::atomic<uint64_t> last_environment{0};
 
 }  // namespace
 
+PortBinding* Environment::FindPort(const Port* port) const {
+  if (port == nullptr) return nullptr;
+  for (PortBinding* binding : ports)
+    if (binding->port() == port) return binding;
+  return nullptr;
+}
+
 void Environment::CleanUp(void* data) {
   auto* self = static_cast<Environment*>(data);
   self->ending = true;
@@ -276,6 +305,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   } kFunctions[] = {{"now", &Now},
                     {"probe", &Probe},
                     {"createPort", &PortBinding::Create},
+                    {"attachPort", &PortBinding::Attach},
                     {"openFile", &OpenFileSync},
                     {"listen", &Listen},
                     {"socket", &Socket},

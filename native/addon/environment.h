@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <unordered_set>
 
+namespace cp {
+class Port;
+}
+
 namespace cp::addon {
 
 class PortBinding;
@@ -14,6 +18,9 @@ struct Environment {
   uint64_t id = 0;  // owner of handles; never reused
   std::unordered_set<PortBinding*> ports;
   bool ending = false;
+
+  // The binding of that port in this environment; null: none, or no port. Only the pointer is looked at.
+  PortBinding* FindPort(const Port* port) const;
 
   // While the environment's memory is still mapped: cancels, waits until the kernel has let go, closes what is open.
   static void CleanUp(void* data);

@@ -137,17 +137,17 @@ class PlainLoop final : public EventLoop {
     handles_->owner = nullptr;
     handles_->Close();
   }
-  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
     void* loop = UvLoop(env);
     if (loop == nullptr) return false;
-    port_ = &port;
+    source_ = &source;
     wake_ = wake;
     data_ = data;
     handles_ = UvHandles::Make(env);
     if (handles_ == nullptr) return false;
     handles_->owner = this;
     poll_ = handles_->Allocate(kUvPoll);
-    if (TheUv().poll_init(loop, poll_, port.notification_fd()) != 0) {
+    if (TheUv().poll_init(loop, poll_, source.notification_fd()) != 0) {
       std::free(poll_);
       return false;
     }
@@ -159,20 +159,20 @@ class PlainLoop final : public EventLoop {
   void Unref() override { TheUv().unref(poll_); }
   void Wake() override {
     const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(port_->notification_fd(), &one, sizeof(one));
+    [[maybe_unused]] const ssize_t written = write(source_->notification_fd(), &one, sizeof(one));
   }
 
  private:
   static void OnPoll(UvHandle* handle, int, int) {
     auto* self = static_cast<PlainLoop*>(static_cast<UvHandles*>(handle->data)->owner);
     if (self == nullptr) return;
-    self->port_->ClearNotification();
+    self->source_->ClearNotification();
     self->wake_(self->data_);  // may end `self`
   }
 
   UvHandles* handles_ = nullptr;
   UvHandle* poll_ = nullptr;
-  Port* port_ = nullptr;
+  LoopSource* source_ = nullptr;
   void (*wake_)(void*) = nullptr;
   void* data_ = nullptr;
 };
@@ -186,10 +186,10 @@ class InvertedLoop final : public EventLoop {
     handles_->owner = nullptr;
     handles_->Close();
   }
-  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+  bool Open(napi_env env, LoopSource&, Port* driven, void (*wake)(void*), void* data) {
     loop_ = UvLoop(env);
-    if (loop_ == nullptr) return false;
-    port_ = &port;
+    if (loop_ == nullptr || driven == nullptr) return false;
+    port_ = driven;
     wake_ = wake;
     data_ = data;
     handles_ = UvHandles::Make(env);
@@ -254,8 +254,8 @@ class ThreadLoop final : public EventLoop {
     }
     if (stop_fd_ >= 0) close(stop_fd_);
   }
-  bool Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
-    port_ = &port;
+  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
+    source_ = &source;
     wake_ = wake;
     data_ = data;
     stop_fd_ = eventfd(0, EFD_CLOEXEC);
@@ -271,14 +271,14 @@ class ThreadLoop final : public EventLoop {
     }
     env_ = env;
     napi_unref_threadsafe_function(env, function_);
-    thread_ = std::thread([this, fd = port.notification_fd()] { Run(fd); });
+    thread_ = std::thread([this] { Run(source_->notification_fd()); });
     return true;
   }
   void Ref() override { napi_ref_threadsafe_function(env_, function_); }
   void Unref() override { napi_unref_threadsafe_function(env_, function_); }
   void Wake() override {
     const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(port_->notification_fd(), &one, sizeof(one));
+    [[maybe_unused]] const ssize_t written = write(source_->notification_fd(), &one, sizeof(one));
   }
 
  private:
@@ -298,8 +298,7 @@ class ThreadLoop final : public EventLoop {
       if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
       if ((fds[1].revents & POLLIN) != 0) return;
       if ((fds[0].revents & POLLIN) == 0) continue;
-      uint64_t count;
-      [[maybe_unused]] const ssize_t bytes = read(fd, &count, sizeof(count));
+      source_->ClearNotification();
       if (!called_.exchange(true)) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
     }
   }
@@ -310,15 +309,15 @@ class ThreadLoop final : public EventLoop {
   std::thread thread_;
   std::atomic<bool> called_{false};
   int stop_fd_ = -1;
-  Port* port_ = nullptr;
+  LoopSource* source_ = nullptr;
   void (*wake_)(void*) = nullptr;
   void* data_ = nullptr;
 };
 
 template <typename Loop>
-std::unique_ptr<EventLoop> Open(napi_env env, Port& port, void (*wake)(void*), void* data) {
+std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, void (*wake)(void*), void* data) {
   auto loop = std::make_unique<Loop>();
-  if (!loop->Open(env, port, wake, data)) return nullptr;
+  if (!loop->Open(env, source, driven, wake, data)) return nullptr;
   return loop;
 }
 
@@ -327,14 +326,14 @@ std::unique_ptr<EventLoop> Open(napi_env env, Port& port, void (*wake)(void*), v
 bool EventLoop::HasUv(napi_env env) { return UvLoop(env) != nullptr; }
 bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
 
-std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, Port& port, Mode mode, void (*wake)(void*), void* data) {
+std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data) {
   switch (mode) {
     case Mode::kPlain:
-      return Open<PlainLoop>(env, port, wake, data);
+      return Open<PlainLoop>(env, source, driven, wake, data);
     case Mode::kInverted:
-      return Open<InvertedLoop>(env, port, wake, data);
+      return Open<InvertedLoop>(env, source, driven, wake, data);
     case Mode::kThread:
-      return Open<ThreadLoop>(env, port, wake, data);
+      return Open<ThreadLoop>(env, source, driven, wake, data);
   }
   return nullptr;
 }

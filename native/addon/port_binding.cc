@@ -6,6 +6,7 @@
 #include "addon/arguments.h"
 #include "core/test_hooks.h"
 #if defined(__linux__)
+#include "linux/thread_sample.h"
 #include "linux/uring_port.h"
 #endif
 
@@ -76,20 +77,26 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   options.concurrency = static_cast<uint32_t>(number("concurrency", 1, 2147483647, 1));
   options.disable = text("disable");
   const bool inverted = object.Get("inverted").ToBoolean().Value();
+  options.shared = object.Get("shared").ToBoolean().Value();
   if (env == nullptr || Napi::Env(env).IsExceptionPending()) return nullptr;
 
   auto* environment = Napi::Env(env).GetInstanceData<Environment>();
   if (environment == nullptr || environment->ending) return Closed(env);
   options.owner = environment->id;
   CreateError error;
+  std::shared_ptr<posix::LoopNotifier> notifier;
+  if (options.shared) {
+    notifier = posix::LoopNotifier::Create();
+    if (!notifier) error = {EMFILE, "too many open files: close some or raise the limit (ulimit -n)"};
+  }
   const bool no_uv = Contains(options.disable, "uv_poll") || !EventLoop::HasUv(env);
   std::unique_ptr<Port> port;
   if (inverted && no_uv)
     error = {0, "an inverted event loop needs Node.js's libuv, which this runtime doesn't offer"};
-  else
+  else if (error.reason.empty())
     port = MakePort(text("backend"), options, &error);
-  Napi::Object result = Napi::Object::New(env);
   if (!port) {
+    Napi::Object result = Napi::Object::New(env);
     Napi::Object description = Napi::Object::New(env);
     description.Set("errno", Napi::Number::New(env, error.native_code));
     description.Set("reason", Napi::String::New(env, error.reason));
@@ -97,25 +104,66 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
     return result;
   }
 
-  auto* binding = new PortBinding(env);
-  binding->environment_ = environment;
-  binding->port_ = std::move(port);
+  std::shared_ptr<Port> made = std::move(port);
+  Attachment* attachment = options.shared ? made->Attach(environment->id, options.block, notifier, CurrentThread()) : &made->first();
+  CP_ASSERT(attachment != nullptr);  // nobody can have closed it
+  PortBinding* binding = New(env, made, attachment, std::move(notifier), arguments.value(0), arguments.value(1));
   binding->inverted_ = inverted;
   binding->thread_loop_ = no_uv;
-  environment->ports.insert(binding);
-  napi_create_reference(env, arguments.value(0), 1, &binding->control_ref_);
-  napi_create_reference(env, arguments.value(1), 1, &binding->arena_ref_);
-  binding->port_->on_memory_free = [binding](uint32_t id) {
-    const auto found = binding->memory_.find(id);
-    if (found == binding->memory_.end()) return;
-    napi_delete_reference(binding->env_, found->second);
-    binding->memory_.erase(found);
-  };
+  if (options.shared) binding->token_ = SharedPorts::Process().Publish(made, options.arena.data());
+  return binding->Functions();
+}
 
-  result.Set("name", Napi::String::New(env, binding->port_->name()));
+PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment,
+                              std::shared_ptr<posix::LoopNotifier> notifier, napi_value control, napi_value arena) {
+  auto* binding = new PortBinding(env);
+  binding->environment_ = Napi::Env(env).GetInstanceData<Environment>();
+  binding->port_ = std::move(port);
+  binding->attachment_ = attachment;
+  binding->notifier_ = std::move(notifier);
+  binding->environment_->ports.insert(binding);
+  napi_create_reference(env, control, 1, &binding->control_ref_);
+  napi_create_reference(env, arena, 1, &binding->arena_ref_);
+  return binding;
+}
+
+// attachPort(control, arena, index, generation, s0, s1, s2, s3): the functions; -1: the port is closed; -2: no such token; -3: no room for
+// one more thread, or no descriptor.
+napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
+  Arguments<8> arguments(env, info);
+  const auto block = arguments.Bytes(0, kBlockBytes, true);
+  const auto arena = arguments.Bytes(1, 0, true);
+  Token token;
+  token.index = arguments.U32(2);
+  token.generation = arguments.U32(3);
+  for (size_t i = 0; i < token.secret.size(); i++) token.secret[i] = arguments.U32(4 + i);
+  if (!arguments.Good("attachPort")) return nullptr;
+  auto* environment = Napi::Env(env).GetInstanceData<Environment>();
+  if (environment == nullptr || environment->ending) return Closed(env);
+  bool known = false;
+  std::shared_ptr<Port> port = SharedPorts::Process().Find(token, arena.data(), &known);
+  if (!port) return Number(env, known ? -1 : -2);
+  std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create();
+  if (!notifier) return Number(env, -3);
+  Attachment* attachment = port->Attach(environment->id, block, notifier, CurrentThread());
+  if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
+  PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
+  binding->thread_loop_ = !EventLoop::HasUv(env);
+  binding->token_ = token;
+  return binding->Functions();
+}
+
+// The object of functions that JavaScript gets. Each keeps the binding alive.
+napi_value PortBinding::Functions() {
+  const napi_env env = env_;
+  PortBinding* binding = this;
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("name", Napi::String::New(env, port_->name()));
   Napi::Object features = Napi::Object::New(env);
-  for (const auto& [name, on] : binding->port_->features()) features.Set(name, Napi::Boolean::New(env, on));
+  for (const auto& [name, on] : port_->features()) features.Set(name, Napi::Boolean::New(env, on));
   result.Set("features", features);
+  result.Set("maxOperations", Napi::Number::New(env, port_->options().max_operations));
+  result.Set("concurrency", Napi::Number::New(env, port_->options().concurrency));
   constexpr struct {
     const char* name;
     napi_callback callback;
@@ -134,6 +182,13 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
                     {"unref", &Unref},
                     {"wake", &WakeUp},
                     {"stats", &Stats},
+                    {"token", &GetToken},
+                    {"detach", &Detach},
+                    {"endJob", &EndJob},
+                    {"setBlocking", &SetBlocking},
+                    {"reserve", &Reserve},
+                    {"unreserve", &Unreserve},
+                    {"handleInfo", &HandleInfo},
                     {"close", &Close}};
   for (const auto& function : kFunctions) {
     napi_value value;
@@ -155,12 +210,36 @@ PortBinding::~PortBinding() { End(); }
 void PortBinding::End() {
   loop_.reset();
   if (port_) {
-    port_->CloseAndWait();
-    port_.reset();
+    if (!port_->shared()) port_->CloseAndWait();
+    Leave();
   }
   Release();
+}
+
+// The thread has done with the port; with the last one a shared port ends.
+void PortBinding::Leave() {
+  if (port_->shared() && port_->Detach(*attachment_)) {
+    SharedPorts::Process().Forget(port_.get());
+    port_->Stop();
+  }
+  attachment_ = nullptr;
+  port_.reset();
+  notifier_.reset();
   if (environment_ != nullptr) environment_->ports.erase(this);
   environment_ = nullptr;
+}
+
+// Lets go of registered memory that nothing uses any more.
+void PortBinding::ReleaseMemory() {
+  if (!port_->shared() && attachment_->freed_memory.empty()) return;
+  std::vector<uint32_t> ids;
+  port_->TakeFreedMemory(*attachment_, &ids);
+  for (const uint32_t id : ids) {
+    const auto found = memory_.find(id);
+    if (found == memory_.end()) continue;
+    napi_delete_reference(env_, found->second);
+    memory_.erase(found);
+  }
 }
 
 void PortBinding::Release() {
@@ -177,7 +256,12 @@ void PortBinding::Release() {
 bool PortBinding::EnsureLoop() {
   if (loop_) return true;
   using Mode = EventLoop::Mode;
-  loop_ = EventLoop::Start(env_, *port_, inverted_ ? Mode::kInverted : thread_loop_ ? Mode::kThread : Mode::kPlain, &OnWake, this);
+  LoopSource& source = notifier_ ? static_cast<LoopSource&>(*notifier_) : *port_;
+  loop_ = EventLoop::Start(env_, source, notifier_ ? nullptr : port_.get(),
+                           inverted_      ? Mode::kInverted
+                           : thread_loop_ ? Mode::kThread
+                                          : Mode::kPlain,
+                           &OnWake, this);
   return loop_ != nullptr;
 }
 
@@ -185,14 +269,15 @@ void PortBinding::OnWake(void* data) { static_cast<PortBinding*>(data)->Wake(); 
 
 void PortBinding::Wake() {
   if (!port_ || environment_ == nullptr) return;
-  if (port_->closing()) {
-    port_->DriveClosing();
-    if (port_->in_kernel() == 0) FinishClose();
+  if (closing_) {
+    if (!port_->shared()) port_->DriveClosing();
+    if (port_->Closed()) FinishClose();
     return;
   }
   bool again = on_wake_ != nullptr;
   // Each batch in a callback scope of its own: ticks and promise continuations run between batches (DISP-03).
-  while (again && port_ && !port_->closing()) CallWake(&again);
+  while (again && port_ && !closing_) CallWake(&again);
+  if (port_ && port_->shared()) port_->EndJob(*attachment_, false);
 }
 
 void PortBinding::CallWake(bool* again) {
@@ -214,10 +299,7 @@ void PortBinding::CallWake(bool* again) {
 
 void PortBinding::FinishClose() {
   loop_.reset();
-  if (port_->in_kernel() > 0) return;
-  port_.reset();
-  if (environment_ != nullptr) environment_->ports.erase(this);
-  environment_ = nullptr;
+  Leave();
   Napi::HandleScope scope(env_);
   napi_value function = nullptr, receiver = nullptr;
   if (on_closed_ != nullptr) napi_get_reference_value(env_, on_closed_, &function);
@@ -242,14 +324,15 @@ napi_value PortBinding::Enter(napi_env env, napi_callback_info info) {
   PortBinding* self = Self(env, info);
   if (!self->port_) return Closed(env);
   napi_value result = nullptr;
-  napi_create_uint32(env, self->port_->Enter(), &result);
+  napi_create_uint32(env, self->port_->Enter(*self->attachment_), &result);
+  if (!self->attachment_->freed_memory.empty()) self->ReleaseMemory();
   return result;
 }
 
 napi_value PortBinding::Post(napi_env env, napi_callback_info info) {
   PortBinding* self = Self(env, info);
   if (!self->port_ || self->port_->closing()) return Closed(env);
-  if (!self->port_->Post()) napi_throw_error(env, "ENOMEM", "no memory for one more posted packet");
+  if (!self->port_->Post(*self->attachment_)) napi_throw_error(env, "ENOMEM", "no memory for one more posted packet");
   return nullptr;
 }
 
@@ -262,7 +345,7 @@ napi_value PortBinding::Cancel(napi_env env, napi_callback_info info) {
   if (!arguments.Good("cancel")) return nullptr;
   if (!self->port_) return Closed(env);
   napi_value result = nullptr;
-  napi_get_boolean(env, self->port_->Cancel(slot, generation, EndedByOf(by)), &result);
+  napi_get_boolean(env, self->port_->Cancel(*self->attachment_, slot, generation, EndedByOf(by)), &result);
   return result;
 }
 
@@ -272,9 +355,7 @@ napi_value PortBinding::CancelHandle(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1), by = arguments.U32(2);
   if (!arguments.Good("cancelHandle")) return nullptr;
   if (!self->port_) return Closed(env);
-  Handle* handle = HandleTable::Process().Find(index, generation, self->environment_->id);
-  if (handle == nullptr || handle->port != self->port_.get()) return Number(env, -1);
-  return Number(env, self->port_->CancelHandle(*handle, EndedByOf(by)));
+  return Number(env, static_cast<double>(self->port_->CancelHandle(*self->attachment_, index, generation, EndedByOf(by))));
 }
 
 napi_value PortBinding::Associate(napi_env env, napi_callback_info info) {
@@ -284,8 +365,10 @@ napi_value PortBinding::Associate(napi_env env, napi_callback_info info) {
   const double key = arguments.Integer(2, 0, kSafeIntegerMax);
   if (!arguments.Good("associate")) return nullptr;
   if (!self->port_ || self->port_->closing()) return Closed(env);
-  Handle* handle = HandleTable::Process().Find(index, generation, self->environment_->id);
+  Handle* handle = HandleTable::Process().Find(index, generation);
   if (handle == nullptr) return Number(env, -1);
+  if (handle->owner.load(std::memory_order_relaxed) != self->environment_->id)
+    return Number(env, self->environment_->FindPort(handle->port.load(std::memory_order_relaxed)) != nullptr ? -2 : -1);
   if (handle->associated) return Number(env, -2);
   return Number(env, self->port_->Associate(*handle, key));
 }
@@ -315,9 +398,8 @@ napi_value PortBinding::OpenFile(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   const double limit = (entry_flags & kSubmissionHasTimeout) != 0 ? timeout : -1;
-  const bool started =
-      self->port_->Open(slot, generation, path, flags, mode, key, limit, operation_id, (entry_flags & kSubmissionInternal) != 0);
-  return Number(env, started ? 0 : -1);
+  const bool started = self->port_->Open(*self->attachment_, slot, generation, path, flags, mode, key, limit, operation_id, entry_flags);
+  return Number(env, started ? 0 : self->attachment_->control->refusal == kRefusalFull ? -2 : -1);
 }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------------
@@ -330,7 +412,7 @@ napi_value PortBinding::RegisterMemory(napi_env env, napi_callback_info info) {
   if (!self->port_ || self->port_->closing()) return Closed(env);
   napi_ref reference = nullptr;
   if (napi_create_reference(env, arguments.value(0), 1, &reference) != napi_ok) return Number(env, 0);
-  const uint32_t id = self->port_->RegisterMemory(memory);
+  const uint32_t id = self->port_->RegisterMemory(*self->attachment_, memory);
   if (id == 0)
     napi_delete_reference(env, reference);
   else
@@ -343,7 +425,10 @@ napi_value PortBinding::UnregisterMemory(napi_env env, napi_callback_info info) 
   auto* self = arguments.data<PortBinding>();
   const uint32_t id = arguments.U32(0);
   if (!arguments.Good("unregisterMemory")) return nullptr;
-  if (self->port_) self->port_->UnregisterMemory(id);
+  if (self->port_) {
+    self->port_->UnregisterMemory(*self->attachment_, id);
+    self->ReleaseMemory();
+  }
   return Undefined(env);
 }
 
@@ -412,7 +497,7 @@ napi_value PortBinding::WakeUp(napi_env env, napi_callback_info info) {
 napi_value PortBinding::Stats(napi_env env, napi_callback_info info) {
   PortBinding* self = Self(env, info);
   if (!self->port_) return Closed(env);
-  self->port_->WriteStats();
+  self->port_->WriteStats(*self->attachment_);
   return Undefined(env);
 }
 
@@ -421,29 +506,124 @@ napi_value PortBinding::Close(napi_env env, napi_callback_info info) {
   auto* self = arguments.data<PortBinding>();
   const napi_value function = arguments.Function(0);
   if (!arguments.Good("close")) return nullptr;
-  if (!self->port_ || self->port_->closing()) return Closed(env);
+  // A shared port may have been closed by another thread: this one hears of the end all the same.
+  if (!self->port_ || self->closing_) return Closed(env);
+  self->closing_ = true;
   napi_create_reference(env, function, 1, &self->on_closed_);
   napi_value name;
   napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name);
   if (self->context_ == nullptr) napi_async_init(env, nullptr, name, &self->context_);
   self->port_->Close();
-  if (MutantIs(Mutant::kEarlyClose) && self->port_->in_kernel() > 0) {
+  if (self->port_->shared()) SharedPorts::Process().Forget(self->port_.get());
+  const bool over = self->port_->Closed();
+  if (MutantIs(Mutant::kEarlyClose) && !over) {
     napi_value receiver;
     napi_get_global(env, &receiver);
     napi_call_function(env, receiver, function, 0, nullptr, nullptr);
     napi_delete_reference(env, self->on_closed_);
     self->on_closed_ = nullptr;
   }
-  if (self->port_->in_kernel() == 0) {
+  if (over) {
     self->FinishClose();
   } else if (self->EnsureLoop()) {
     // Something can't be stopped: the loop is told when the kernel lets go, and stays alive until then.
     if (!self->referenced_) self->loop_->Ref();
     self->referenced_ = true;
-    self->port_->DriveClosing();
-    if (self->port_->in_kernel() == 0) self->FinishClose();
+    if (!self->port_->shared()) self->port_->DriveClosing();
+    if (self->port_->Closed()) self->FinishClose();
   }
   return Undefined(env);
+}
+
+// ---- threads of a shared port ---------------------------------------------------------------------------------------------
+
+napi_value PortBinding::GetToken(napi_env env, napi_callback_info info) {
+  PortBinding* self = Self(env, info);
+  if (!self->port_) return Closed(env);
+  if (!self->port_->shared()) return Undefined(env);
+  const Token& token = self->token_;
+  Napi::Array words = Napi::Array::New(env);
+  words.Set(0u, token.index);
+  words.Set(1u, token.generation);
+  for (uint32_t i = 0; i < token.secret.size(); i++) words.Set(2 + i, token.secret[i]);
+  return words;
+}
+
+napi_value PortBinding::Detach(napi_env env, napi_callback_info info) {
+  PortBinding* self = Self(env, info);
+  if (!self->port_) return Closed(env);
+  if (!self->port_->shared()) return Undefined(env);
+  self->loop_.reset();
+  self->Leave();
+  self->Release();
+  return Undefined(env);
+}
+
+napi_value PortBinding::EndJob(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
+  auto* self = arguments.data<PortBinding>();
+  const bool all = arguments.Bool(0);
+  if (!arguments.Good("endJob")) return nullptr;
+  if (self->port_ && self->port_->shared()) self->port_->EndJob(*self->attachment_, all);
+  return nullptr;
+}
+
+napi_value PortBinding::SetBlocking(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
+  auto* self = arguments.data<PortBinding>();
+  const bool on = arguments.Bool(0);
+  if (!arguments.Good("setBlocking")) return nullptr;
+  if (!self->port_ || !self->port_->shared()) return nullptr;
+  if (on) {
+    self->port_->BeginBlocking(*self->attachment_);
+  } else if (self->attachment_->waiter.blocking > 0) {
+    self->port_->EndBlocking(*self->attachment_);
+  }
+  return nullptr;
+}
+
+napi_value PortBinding::Reserve(napi_env env, napi_callback_info info) {
+  PortBinding* self = Self(env, info);
+  if (!self->port_ || !self->port_->shared() || self->port_->closing()) return Closed(env);
+  napi_value result = nullptr;
+  napi_get_boolean(env, self->port_->Reserve(*self->attachment_), &result);
+  return result;
+}
+
+napi_value PortBinding::Unreserve(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
+  auto* self = arguments.data<PortBinding>();
+  const uint32_t count = arguments.U32(0);
+  if (!arguments.Good("unreserve")) return nullptr;
+  if (self->port_ && self->port_->shared()) self->port_->Unreserve(*self->attachment_, count);
+  return nullptr;
+}
+
+// What a handle of this port is: [kind, key, append]; undefined: closed; null: another port's, or none's.
+napi_value PortBinding::HandleInfo(napi_env env, napi_callback_info info) {
+  Arguments<2> arguments(env, info);
+  auto* self = arguments.data<PortBinding>();
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  if (!arguments.Good("handleInfo")) return nullptr;
+  if (!self->port_) return Closed(env);
+  uint32_t kind = 0;
+  double key = 0;
+  bool append = false;
+  const bool found = self->port_->WithHandle(index, generation, [&](Handle& handle) {
+    kind = static_cast<uint32_t>(handle.kind);
+    key = handle.key;
+    append = handle.append;
+  });
+  if (!found) {
+    napi_value null = nullptr;
+    napi_get_null(env, &null);
+    return HandleTable::Process().Find(index, generation) == nullptr ? Undefined(env) : null;
+  }
+  Napi::Array result = Napi::Array::New(env);
+  result.Set(0u, kind);
+  result.Set(1u, key);
+  result.Set(2u, Napi::Boolean::New(env, append));
+  return result;
 }
 
 }  // namespace cp::addon

@@ -10,12 +10,16 @@
 #include "addon/environment.h"
 #include "addon/event_loop.h"
 #include "core/port.h"
+#include "core/shared_ports.h"
+#include "posix/loop_notifier.h"
 
 namespace cp::addon {
 
 class PortBinding {
  public:
   static napi_value Create(napi_env env, napi_callback_info info);
+  // Joins a shared port by its token.
+  static napi_value Attach(napi_env env, napi_callback_info info);
   ~PortBinding();
   PortBinding(const PortBinding&) = delete;
   PortBinding& operator=(const PortBinding&) = delete;
@@ -23,9 +27,15 @@ class PortBinding {
   // The environment ends.
   void End();
   Port* port() const { return port_.get(); }
+  Attachment& attachment() const { return *attachment_; }
 
  private:
   explicit PortBinding(napi_env env) : env_(env) {}
+  napi_value Functions();
+  static PortBinding* New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment, std::shared_ptr<posix::LoopNotifier> notifier,
+                          napi_value control, napi_value arena);
+  void Leave();
+  void ReleaseMemory();
 
   static void OnFunctionGone(napi_env env, void* data, void* hint);
   static void OnWake(void* data);
@@ -50,13 +60,24 @@ class PortBinding {
   static napi_value Unref(napi_env env, napi_callback_info info);
   static napi_value WakeUp(napi_env env, napi_callback_info info);
   static napi_value Stats(napi_env env, napi_callback_info info);
+  static napi_value GetToken(napi_env env, napi_callback_info info);
+  static napi_value Detach(napi_env env, napi_callback_info info);
+  static napi_value EndJob(napi_env env, napi_callback_info info);
+  static napi_value SetBlocking(napi_env env, napi_callback_info info);
+  static napi_value Reserve(napi_env env, napi_callback_info info);
+  static napi_value Unreserve(napi_env env, napi_callback_info info);
+  static napi_value HandleInfo(napi_env env, napi_callback_info info);
   static napi_value Close(napi_env env, napi_callback_info info);
 
   napi_env env_;
   Environment* environment_ = nullptr;  // null once the environment has ended
-  std::unique_ptr<Port> port_;
+  std::shared_ptr<Port> port_;
+  Attachment* attachment_ = nullptr;               // the port's; valid while port_ is set
+  std::shared_ptr<posix::LoopNotifier> notifier_;  // of a shared port
+  Token token_;
   std::unique_ptr<EventLoop> loop_;
   bool inverted_ = false;
+  bool closing_ = false;  // close was called in this thread
   bool thread_loop_ = false;
   uint32_t functions_ = 0;  // that JavaScript may still call
   napi_ref control_ref_ = nullptr;

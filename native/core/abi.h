@@ -8,7 +8,7 @@
 
 namespace cp {
 
-inline constexpr uint32_t kAbiVersion = 1;
+inline constexpr uint32_t kAbiVersion = 2;
 
 inline constexpr uint32_t kControlBytes = 512;
 inline constexpr uint32_t kEntryBytes = 64;
@@ -26,6 +26,11 @@ inline constexpr double kSafeIntegerMax = 9007199254740991.0;
 inline constexpr uint32_t kMemoryArena = 0;
 inline constexpr uint32_t kMemoryNone = 0xffff'ffff;
 inline constexpr uint32_t kNoTag = 0xffff'ffff;
+
+// A slot is named by the attached thread that chose it and its number there.
+inline constexpr uint32_t kSlotBits = 20;
+inline constexpr uint32_t kSlotsMax = 1u << kSlotBits;
+inline constexpr uint32_t kAttachmentsMax = 1u << (32 - kSlotBits);
 
 // A handle's id, the same in every thread: generation * 2^20 + index.
 inline constexpr uint32_t kHandleIndexBits = 20;
@@ -63,15 +68,22 @@ enum class Opcode : uint8_t {
 // Who ended an operation that was ended by us.
 enum class EndedBy : uint16_t { kNone = 0, kCancel, kSignal, kTimeout, kClose };
 
-enum SubmissionFlags : uint8_t { kSubmissionInternal = 1, kSubmissionHasTimeout = 2 };
-enum CompletionFlags : uint8_t { kCompletionInternal = 1, kCompletionMore = 2 };
+// Aborted: its signal was, before the start; it ends at once, and nothing is done. Deferred: room was promised by Reserve.
+enum SubmissionFlags : uint8_t { kSubmissionInternal = 1, kSubmissionHasTimeout = 2, kSubmissionAborted = 4, kSubmissionDeferred = 8 };
+// Foreign: another thread started it, so its slot or tag means nothing to this one.
+enum CompletionFlags : uint8_t { kCompletionInternal = 1, kCompletionMore = 2, kCompletionForeign = 4 };
 
 enum EnterFlags : uint32_t {
   kEnterSubmitOnly = 1,    // take the entries and submit them, reap nothing
   kEnterWantUser = 2,      // bring packets of the user's operations and posts
   kEnterWantInternal = 4,  // bring packets of operations that settle promises or streams
   kEnterArm = 8,           // if nothing comes out: switch the event loop's notification on and look once more
+  kEnterGoesOn = 16,       // shared: another slice of this wait will follow, so the thread keeps its place among those that wait
+  kEnterJob = 32,          // shared: the packets are for one job of the event loop, at whose end the thread's place is free
 };
+
+// Why a shared port took nothing of what was submitted.
+enum Refusal : uint32_t { kRefusalNone, kRefusalFull, kRefusalHandle };
 
 enum ControlFlags : uint32_t { kControlClosing = 1, kControlClosed = 2 };
 
@@ -121,6 +133,13 @@ struct CompletionEntry {
   double result;  // accept, open: the new handle's id; size: bytes
 };
 
+// A slot (generation: its next one) or a post's tag (generation 0) whose packet another thread took.
+struct ReturnedEntry {
+  uint32_t slot;
+  uint32_t generation;
+};
+inline constexpr uint32_t kReturnedMax = 28;  // in one enter
+
 struct Control {
   uint32_t submit_count;
   uint32_t min_complete;
@@ -135,7 +154,7 @@ struct Control {
   uint32_t rejected;
   int32_t enter_error;
   uint32_t flags;
-  uint32_t reserved;
+  uint32_t refusal;
   double post_key;
   double post_bytes;
   double post_operation_id;
@@ -143,6 +162,9 @@ struct Control {
   uint32_t reserved2;
   double stats[20];
   AddressEntry scratch;
+  uint32_t returned;
+  uint32_t in_flight;  // shared: of all threads
+  ReturnedEntry returns[kReturnedMax];
 };
 
 // The order of Control::stats.
@@ -160,6 +182,10 @@ enum Stat : uint32_t {
   kStatRingEntries,
   kStatCqEntries,
   kStatBacklog,
+  kStatThreads,
+  kStatWaiting,
+  kStatRunning,
+  kStatReleases,
 };
 
 static_assert(sizeof(SubmissionEntry) == kEntryBytes && sizeof(CompletionEntry) == kEntryBytes);
@@ -182,6 +208,8 @@ static_assert(offsetof(Control, rejected) == 48 && offsetof(Control, enter_error
 static_assert(offsetof(Control, flags) == 56 && offsetof(Control, post_key) == 64);
 static_assert(offsetof(Control, post_bytes) == 72 && offsetof(Control, post_operation_id) == 80);
 static_assert(offsetof(Control, post_tag) == 88 && offsetof(Control, stats) == 96);
+static_assert(offsetof(Control, refusal) == 60 && offsetof(Control, returned) == 280 && offsetof(Control, in_flight) == 284);
+static_assert(offsetof(Control, returns) == 288 && sizeof(ReturnedEntry) == 8);
 static_assert(offsetof(Control, scratch) == 256 && sizeof(AddressEntry) == 24 && sizeof(Control) <= kControlBytes);
 
 inline double HandleId(uint32_t index, uint32_t generation) {

@@ -37,7 +37,7 @@ Handle* HandleTable::Create(uint64_t owner, HandleKind kind, OsHandle os) {
   handle.connection = Connection::kNone;
   handle.append = handle.pollable = handle.read_shut = handle.write_shut = handle.reset_seen = false;
   handle.closed = handle.associated = false;
-  handle.port = nullptr;
+  handle.port.store(nullptr, std::memory_order_relaxed);
   handle.key = 0;
   handle.receive_error = handle.send_error = 0;
   handle.accept_not_before = 0;
@@ -47,13 +47,18 @@ Handle* HandleTable::Create(uint64_t owner, HandleKind kind, OsHandle os) {
   return &handle;
 }
 
-Handle* HandleTable::Find(uint32_t index, uint32_t generation, uint64_t owner) {
+Handle* HandleTable::Find(uint32_t index, uint32_t generation) {
   if (index >= kHandlesMax || generation == 0) return nullptr;
   Handle* chunk = chunks_[index / kChunk].load(std::memory_order_acquire);
   if (chunk == nullptr) return nullptr;
   Handle& handle = chunk[index % kChunk];
-  if (handle.generation.load(std::memory_order_acquire) != generation) return nullptr;
-  return handle.owner.load(std::memory_order_relaxed) == owner ? &handle : nullptr;
+  return handle.generation.load(std::memory_order_acquire) == generation ? &handle : nullptr;
+}
+
+void HandleTable::Give(double id, uint64_t owner) {
+  const auto generation = static_cast<uint32_t>(id / kHandlesMax);
+  Handle* handle = Find(static_cast<uint32_t>(id - static_cast<double>(generation) * kHandlesMax), generation);
+  if (handle != nullptr && handle->port.load(std::memory_order_relaxed) == nullptr) handle->owner.store(owner, std::memory_order_relaxed);
 }
 
 void HandleTable::Retire(Handle& handle) {

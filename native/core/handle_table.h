@@ -1,8 +1,9 @@
 // All handles of the process: files, listeners, sockets. A handle is named by index and generation, the same in every thread. Its slot is
 // given out again only when it is closed and its last operation has ended, under the next generation.
 //
-// Threads: Create, Find and Free may be called from any thread. The rest of a Handle belongs to its owner, an environment (thread); Find
-// answers null to anybody else, so a hostile script in a worker reaches no other thread's handle.
+// Threads: Create, Find, Give and Free may be called from any thread. The rest of a Handle belongs to its port: to the one thread of a private
+// port, or to whoever holds a shared port's mutex; and where it has no port, to its owner, an environment (thread). Whoever has found one looks
+// at `port` and `owner` first, so a hostile script in a worker reaches no other thread's handle.
 #pragma once
 
 #include <atomic>
@@ -28,7 +29,7 @@ inline constexpr OsHandle kOsHandleNone = -1;
 struct Handle {
   uint32_t index = 0;
   std::atomic<uint32_t> generation{0};  // 0: the slot is free or its handle is closed
-  std::atomic<uint64_t> owner{0};       // id of the environment
+  std::atomic<uint64_t> owner{0};       // id of the environment; 0: a shared port's
   uint32_t last_generation = 0;
   HandleKind kind = HandleKind::kFile;
   Connection connection = Connection::kNone;
@@ -40,7 +41,7 @@ struct Handle {
   bool closed = false;
   bool associated = false;  // for ever, even when its port is gone
   OsHandle os = kOsHandleNone;
-  Port* port = nullptr;  // null when not associated or the port is gone
+  std::atomic<Port*> port{nullptr};  // null when not associated or the port is gone
   double key = 0;
   Handle* port_previous = nullptr;  // all handles of the port
   Handle* port_next = nullptr;
@@ -63,8 +64,10 @@ class HandleTable {
 
   // Null: the table is full or memory is.
   Handle* Create(uint64_t owner, HandleKind kind, OsHandle os);
-  // Null: closed, never there, or not the owner's.
-  Handle* Find(uint32_t index, uint32_t generation, uint64_t owner);
+  // Null: closed, or never there.
+  Handle* Find(uint32_t index, uint32_t generation);
+  // A handle that an operation of a shared port has made becomes the environment's, unless it is associated already.
+  void Give(double id, uint64_t owner);
   // The name becomes stale at once; the slot stays until Free.
   void Retire(Handle& handle);
   // Precondition: retired, no unfinished operation.

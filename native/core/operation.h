@@ -16,6 +16,7 @@
 
 namespace cp {
 
+struct Attachment;
 struct Handle;
 
 enum class OperationState : uint8_t {
@@ -56,9 +57,10 @@ struct Operation {
   Route route = Route::kNone;
   EndedBy ended_by = EndedBy::kNone;
   bool internal = false;
-  bool pinned = false;      // its memory counts as in use
-  bool backlogged = false;  // stands in the backend's backlog
-  bool polled = false;      // the backend waits for readiness (zero-length recv)
+  bool pinned = false;         // its memory counts as in use
+  bool backlogged = false;     // stands in the backend's backlog
+  bool polled = false;         // the backend waits for readiness (zero-length recv)
+  Attachment* home = nullptr;  // whose thread started it
   Handle* handle = nullptr;
   Operation* queue_next = nullptr;     // stream queue
   Operation* list_previous = nullptr;  // all unfinished operations of the handle

@@ -1,6 +1,7 @@
 // The port's one FIFO, for backends whose kernel keeps none. Posts and terminal packets are appended to the same queue, and a packet's
 // place is the moment it was appended (invariant 4). Room for an operation's packet is reserved at its start, so a completion can
-// never be lost for lack of memory (invariant 11). Used by the port's driver only; waiters of a shared port come with sharing.
+// never be lost for lack of memory (invariant 11). A private port's is its thread's; a shared port's is under the port's mutex, and who gets
+// its packets is decided in waiters.h.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +46,23 @@ class PacketQueue {
     Push(entry);
     return true;
   }
+
+  // Takes the first packet out and keeps its room reserved, so that it can be put back. Precondition: not empty.
+  CompletionEntry Take() {
+    const CompletionEntry entry = front();
+    Pop();
+    reserved_++;
+    return entry;
+  }
+  // A packet of Take comes back to the front, or is gone for good.
+  void PutBack(const CompletionEntry& entry) {
+    Unreserve();
+    CP_ASSERT(size_ < capacity_);
+    head_ = (head_ - 1) & (capacity_ - 1);
+    entries_[head_] = entry;
+    size_++;
+  }
+  void Taken() { Unreserve(); }
 
   // Precondition: not empty.
   const CompletionEntry& front() const { return entries_[head_]; }

@@ -71,14 +71,12 @@ double MonotonicMs() {
 }
 
 Port::Port(const PortOptions& options)
-    : control_(reinterpret_cast<Control*>(options.block.data())),
-      options_(options),
-      operations_(options.max_operations),
-      arena_(options.arena.size()),
-      timers_(NowTick()),
-      block_(options.block.data()) {
+    : shared_(options.shared), options_(options), arena_(options.arena.size()), timers_(NowTick()), waiters_(queue_, options.concurrency) {
+  memory_.push_back({options.arena.data(), options.arena.size(), 0, true, nullptr});
+  if (shared_) return;
   CP_ASSERT(options.block.size() >= kBlockBytes);
-  memory_.push_back({options.arena.data(), options.arena.size(), 0, true});
+  attachments_.push_back(std::make_unique<Attachment>(0, options.owner, options.block, options.max_operations));
+  attached_ = 1;
 }
 
 Port::~Port() {
@@ -92,8 +90,8 @@ Port::~Port() {
 
 // ---- submission -----------------------------------------------------------------------------------------------------------
 
-uint32_t Port::Enter() {
-  Control& c = *control_;
+uint32_t Port::EnterPrivate(Attachment& a) {
+  Control& c = *a.control;
   const uint32_t flags = c.enter_flags;
   const double timeout = c.timeout_ms;
   const bool wait = c.min_complete > 0 && timeout > 0;
@@ -101,11 +99,11 @@ uint32_t Port::Enter() {
   c.completions = 0;
   c.enter_error = 0;
   if (closing_) c.submit_count = 0;
-  if (notifying_) {
+  if (a.notifying) {
     Notify(false);
-    notifying_ = false;
+    a.notifying = false;
   }
-  if (c.submit_count != 0) Ingest();
+  if (c.submit_count != 0) Ingest(a);
   if ((flags & kEnterSubmitOnly) != 0) {
     c.enter_error = Flush(false);
   } else {
@@ -124,36 +122,42 @@ uint32_t Port::Enter() {
     } else {
       c.enter_error = Flush(true);
     }
-    c.completions = Fill(max, flags);
+    c.completions = Fill(a, max, flags);
     if ((flags & kEnterArm) != 0 && c.completions == 0 && !closing_) {
       while (Notify(true)) {
         Notify(false);
         c.enter_error = Flush(true);
-        c.completions = Fill(max, flags);
+        c.completions = Fill(a, max, flags);
         if (c.completions != 0) break;
       }
-      notifying_ = c.completions == 0;
+      a.notifying = c.completions == 0;
     }
     // What reaping began (the next send of a stream, the rest of a short one) doesn't wait for the next get.
     const int error = Flush(false);
     if (c.enter_error == 0) c.enter_error = error;
   }
   c.in_kernel = in_kernel_;
-  c.queued = queue_.size();
-  c.queued_internal = internal_queue_.size();
+  WriteControl(a);
   const double next = NextTimeoutMs();
   c.next_deadline_ms = next < 0 ? kForever : MonotonicMs() + next;
-  c.rejected = rejected_;
-  c.flags = closing_ ? static_cast<uint32_t>(kControlClosing) | (in_kernel_ == 0 ? static_cast<uint32_t>(kControlClosed) : 0u) : 0u;
   return c.completions;
 }
 
+void Port::WriteControl(Attachment& a) {
+  Control& c = *a.control;
+  c.queued = queue_.size();
+  c.queued_internal = a.internal.size();
+  c.rejected = a.rejected;
+  c.flags = closing_ ? static_cast<uint32_t>(kControlClosing) | (in_kernel_ == 0 ? static_cast<uint32_t>(kControlClosed) : 0u) : 0u;
+}
+
 void Port::DriveLoop(double timeout_ms) {
-  Control& c = *control_;
+  Attachment& a = first();
+  Control& c = *a.control;
   if (closing_) c.submit_count = 0;
-  if (c.submit_count != 0) Ingest();
+  if (c.submit_count != 0) Ingest(a);
   if (!timers_.empty()) RunTimers();
-  if (!queue_.empty() || !internal_queue_.empty()) timeout_ms = 0;
+  if (!queue_.empty() || !a.internal.empty()) timeout_ms = 0;
   const double timer = NextTimeoutMs();
   if (timer >= 0) timeout_ms = std::min(timeout_ms, timer);
   if (timeout_ms > 0)
@@ -164,10 +168,10 @@ void Port::DriveLoop(double timeout_ms) {
   Flush(false);
 }
 
-void Port::Ingest() {
-  const uint32_t count = std::min(control_->submit_count, kSubmissionsMax);
-  control_->submit_count = 0;
-  const auto* entries = reinterpret_cast<const SubmissionEntry*>(block_ + kControlBytes);
+void Port::Ingest(Attachment& a) {
+  const uint32_t count = std::min(a.control->submit_count, kSubmissionsMax);
+  a.control->submit_count = 0;
+  const auto* entries = reinterpret_cast<const SubmissionEntry*>(a.block + kControlBytes);
   for (uint32_t i = 0; i < count;) {
     // One copy, then checks: the block is ours alone, but hostile code in this thread could write to it.
     SubmissionEntry entry;
@@ -180,27 +184,45 @@ void Port::Ingest() {
     else if (entry.opcode < static_cast<uint8_t>(Opcode::kCount) && IsVectored(opcode))
       rest = (std::min<uint32_t>(entry.segments, kSegmentsMax) + kSegmentsPerEntry - 1) / kSegmentsPerEntry;
     if (i + rest > count) {
-      rejected_++;
+      a.rejected++;
       break;
     }
     const SubmissionEntry* following = &entries[i];
     i += rest;
-    Operation* op = Claim(entry.slot, entry.slot_generation, opcode, (entry.flags & kSubmissionInternal) != 0, entry.operation_id);
+    if (shared_ && (entry.flags & kSubmissionDeferred) == 0) {
+      // The start itself hears of these, and throws.
+      if (in_flight_ >= options_.max_operations)
+        a.control->refusal = kRefusalFull;
+      else if (FindHandle(entry.handle_index, entry.handle_generation) == nullptr)
+        a.control->refusal = kRefusalHandle;
+      if (a.control->refusal != kRefusalNone) break;
+    }
+    Operation* op = Claim(a, entry.slot, entry.slot_generation, opcode, entry.flags, entry.operation_id);
     if (op != nullptr) Prepare(*op, entry, following);
   }
 }
 
 // Takes a free slot and the room for its packet. Null: nothing has happened but the count of rejected entries.
-Operation* Port::Claim(uint32_t slot, uint32_t generation, Opcode kind, bool internal, double operation_id) {
-  Operation* op = operations_.At(slot);
+Operation* Port::Claim(Attachment& a, uint32_t slot, uint32_t generation, Opcode kind, uint32_t flags, double operation_id) {
+  const bool internal = (flags & kSubmissionInternal) != 0;
+  Operation* op = a.operations.At(slot);
   if (op == nullptr || op->state != OperationState::kFree || op->generation != generation) {
-    rejected_++;
+    a.rejected++;
     return nullptr;
   }
-  if (!(internal ? internal_queue_ : queue_).Reserve()) {
-    rejected_++;
+  if (!(internal ? a.internal : queue_).Reserve()) {
+    a.rejected++;
     return nullptr;
   }
+  if (shared_) {
+    if ((flags & kSubmissionDeferred) != 0 && a.deferred > 0)
+      a.deferred--;
+    else
+      in_flight_++;
+    a.live++;
+    a.in_kernel++;
+  }
+  op->home = &a;
   op->kind = kind;
   op->state = OperationState::kWaiting;
   op->route = Route::kNone;
@@ -219,9 +241,10 @@ Operation* Port::Claim(uint32_t slot, uint32_t generation, Opcode kind, bool int
   return op;
 }
 
-bool Port::Resolve(uint32_t memory_id, double offset, double length, std::byte** data) {
+bool Port::Resolve(const Operation& op, uint32_t memory_id, double offset, double length, std::byte** data) {
   if (memory_id >= memory_.size() || !memory_[memory_id].registered) return false;
   const Memory& memory = memory_[memory_id];
+  if (memory.owner != nullptr && memory.owner != op.home) return false;  // another thread's
   const auto bytes = static_cast<double>(memory.bytes);
   if (!IsInteger(offset, 0, bytes) || !IsInteger(length, 0, static_cast<double>(kLengthMax))) return false;
   if (offset + length > bytes) return false;  // both below 2^54: exact
@@ -235,8 +258,14 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
     op.kind = Opcode::kRead;
     return refuse(InvalidCode());
   }
-  Handle* handle = HandleTable::Process().Find(entry.handle_index, entry.handle_generation, options_.owner);
-  if (handle == nullptr || handle->port != this || !Fits(op.kind, handle->kind)) return refuse(BadHandleCode());
+  Handle* handle = FindHandle(entry.handle_index, entry.handle_generation);
+  if (handle == nullptr && shared_) {
+    // Another thread closed it after a deferred start.
+    op.ended_by = EndedBy::kClose;
+    op.handle_id = HandleId(entry.handle_index, entry.handle_generation);
+    return Complete(op, Status::kECANCELED, CanceledCode());
+  }
+  if (handle == nullptr || !Fits(op.kind, handle->kind)) return refuse(BadHandleCode());
   op.handle = handle;
   op.key = handle->key;
   op.handle_id = handle->id();
@@ -245,13 +274,17 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
   if (op.list_next != nullptr) op.list_next->list_previous = &op;
   handle->operations = &op;
   handle->operation_count++;
+  if ((entry.flags & kSubmissionAborted) != 0) {
+    op.ended_by = EndedBy::kSignal;
+    return Complete(op, Status::kECANCELED, CanceledCode());
+  }
 
   switch (op.kind) {
     case Opcode::kRead:
     case Opcode::kWrite:
     case Opcode::kRecv:
     case Opcode::kSend:
-      if (!Resolve(entry.memory_id, entry.offset, entry.length, &op.data)) return refuse(InvalidCode());
+      if (!Resolve(op, entry.memory_id, entry.offset, entry.length, &op.data)) return refuse(InvalidCode());
       op.memory_id = entry.memory_id;
       op.offset = static_cast<uint64_t>(entry.offset);
       op.length = static_cast<uint64_t>(entry.length);
@@ -266,7 +299,7 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
         SegmentEntry segment;
         std::memcpy(&segment, reinterpret_cast<const std::byte*>(rest) + i * sizeof(SegmentEntry), sizeof(segment));
         std::byte* data;
-        if (!Resolve(segment.memory_id, segment.offset, segment.length, &data)) return refuse(InvalidCode());
+        if (!Resolve(op, segment.memory_id, segment.offset, segment.length, &data)) return refuse(InvalidCode());
         op.extra->segments[i] = {data, segment.length, segment.memory_id, static_cast<uint64_t>(segment.offset), nullptr};
         op.length += segment.length;
       }
@@ -295,6 +328,7 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
     op.timer.owner = &op;
     op.timer.kind = kTimerOperation;
     timers_.Arm(op.timer, DeadlineTick(entry.timeout_ms));
+    kick_wanted_ = true;
   }
   Dispatch(op);
 }
@@ -325,7 +359,8 @@ void Port::UnpinMemory(Operation& op) {
     for (const Segment& segment : op.extra->segments) unpin(segment.memory_id, segment.offset, segment.length, segment.block);
 }
 
-uint32_t Port::RegisterMemory(std::span<std::byte> memory) {
+uint32_t Port::RegisterMemory(Attachment& a, std::span<std::byte> memory) {
+  Lock lock(*this);
   uint32_t id;
   if (!free_memory_.empty()) {
     id = free_memory_.back();
@@ -335,12 +370,13 @@ uint32_t Port::RegisterMemory(std::span<std::byte> memory) {
     id = static_cast<uint32_t>(memory_.size());
     memory_.emplace_back();
   }
-  memory_[id] = {memory.data(), memory.size(), 0, true};
+  memory_[id] = {memory.data(), memory.size(), 0, true, &a};
   return id;
 }
 
-bool Port::UnregisterMemory(uint32_t id) {
-  if (id == kMemoryArena || id >= memory_.size() || !memory_[id].registered) return false;
+bool Port::UnregisterMemory(Attachment& a, uint32_t id) {
+  Lock lock(*this);
+  if (id == kMemoryArena || id >= memory_.size() || !memory_[id].registered || memory_[id].owner != &a) return false;
   memory_[id].registered = false;
   memory_[id].uses++;
   DropUse(id);
@@ -351,16 +387,22 @@ void Port::DropUse(uint32_t id) {
   Memory& memory = memory_[id];
   CP_ASSERT(memory.uses > 0);
   if (--memory.uses > 0 || memory.registered) return;
+  memory.owner->freed_memory.push_back(id);
   memory = {};
   free_memory_.push_back(id);
-  if (on_memory_free) on_memory_free(id);
 }
 
-bool Port::Open(uint32_t slot, uint32_t generation, std::string_view path, int flags, uint32_t mode, double key, double timeout_ms,
-                double operation_id, bool internal) {
+bool Port::Open(Attachment& a, uint32_t slot, uint32_t generation, std::string_view path, int flags, uint32_t mode, double key,
+                double timeout_ms, double operation_id, uint32_t entry_flags) {
+  Lock lock(*this);
   if (closing_) return false;
-  if (control_->submit_count != 0) Ingest();
-  Operation* op = Claim(slot, generation, Opcode::kOpen, internal, operation_id);
+  if (a.control->submit_count != 0) Ingest(a);
+  a.control->refusal = kRefusalNone;
+  if (shared_ && in_flight_ >= options_.max_operations) {
+    a.control->refusal = kRefusalFull;
+    return false;
+  }
+  Operation* op = Claim(a, slot, generation, Opcode::kOpen, entry_flags, operation_id);
   if (op == nullptr) return false;
   op->extra = std::make_unique<OperationExtra>();
   op->extra->path.assign(path.begin(), path.end());
@@ -368,10 +410,16 @@ bool Port::Open(uint32_t slot, uint32_t generation, std::string_view path, int f
   op->extra->open_flags = flags;
   op->extra->open_mode = mode;
   op->key = key;
+  if ((entry_flags & kSubmissionAborted) != 0) {
+    op->ended_by = EndedBy::kSignal;
+    Complete(*op, Status::kECANCELED, CanceledCode());
+    return true;
+  }
   if (timeout_ms >= 0 && timeout_ms < kForever) {
     op->timer.owner = op;
     op->timer.kind = kTimerOperation;
     timers_.Arm(op->timer, DeadlineTick(timeout_ms));
+    kick_wanted_ = true;
   }
   Begin(*op);
   return true;
@@ -532,8 +580,10 @@ void Port::Report(Operation& op, const Outcome& outcome) {
   if (op.kind == Opcode::kSize && code == 0) op.result = static_cast<double>(outcome.result);
 
   if (queue != nullptr) queue->Remove(op);
+  // Asked before: the end of the last operation of a closed handle frees it, and another thread may have its slot at once.
+  const bool goes_on = queue != nullptr && !handle->closed && !closing_;
   Complete(op, status, native_code);
-  if (queue != nullptr && !handle->closed && !closing_) StartNext(*handle, *queue);
+  if (goes_on) StartNext(*handle, *queue);
 }
 
 void Port::Complete(Operation& op, Status status, int32_t native_code) {
@@ -543,7 +593,7 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
   entry.kind = static_cast<uint8_t>(op.kind);
   entry.flags = op.internal ? kCompletionInternal : 0;
   entry.ended_by = static_cast<uint16_t>(status == Status::kOk ? EndedBy::kNone : op.ended_by);
-  entry.slot = op.slot;
+  entry.slot = SlotOf(op);
   entry.status = static_cast<int32_t>(status);
   entry.native_code = native_code;
   entry.handle_index = op.handle != nullptr ? op.handle->index : 0;
@@ -554,6 +604,7 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
   entry.result = op.result;
   op.state = OperationState::kDone;
   in_kernel_--;
+  Attachment& home = *op.home;
   if (op.done > 0) (IsWriting(op.kind) ? bytes_written_ : bytes_read_) += entry.bytes;
 
   Handle* handle = op.handle;
@@ -568,21 +619,47 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
     op.handle = nullptr;
   }
   // The block of a released view returns to the allocator when the packet is delivered, not before: Deliver unpins.
-  PacketQueue& queue = op.internal ? internal_queue_ : queue_;
-  if (closing_) {
+  PacketQueue& queue = op.internal ? home.internal : queue_;
+  if (closing_ || (op.internal && home.gone)) {
     queue.Unreserve();
-    DropPacket(entry);
+    if (shared_) TellOfEnd(home, op.internal);
+    DropPacket(entry);  // the last of it: a thread that has left may be forgotten now, and `op` with it
   } else {
     queue.Append(entry);
     if (MutantIs(Mutant::kDoubleCancel) && status == Status::kECANCELED) queue.TryAppend(entry);
+    if (shared_) TellOfEnd(home, op.internal);
   }
   if (handle != nullptr) FreeIfIdle(*handle);
 }
 
+// What the end of an operation of a shared port makes others do.
+void Port::TellOfEnd(Attachment& home, bool internal) {
+  home.in_kernel--;
+  if (leaving_ > 0) driver_turned_.notify_all();
+  if (closing_) {
+    if (in_kernel_ == 0)
+      for (const auto& each : attachments_)
+        if (each && !each->gone) waiters_.wakes.push_back({each->waiter.wake, true});
+    return;
+  }
+  if (!internal) {
+    waiters_.Release();
+    if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
+  } else if (!home.gone) {
+    // Its thread may sleep in a blocking get or in its event loop.
+    waiters_.wakes.push_back({home.waiter.wake, false});
+    waiters_.wakes.push_back({home.waiter.wake, true});
+    return;
+  }
+  if (home.in_kernel == 0 && home.watches_idle && !home.gone) waiters_.wakes.push_back({home.waiter.wake, true});
+}
+
 void Port::CompleteWithHandle(Operation& op, HandleKind kind, OsHandle os, const AddressEntry* peer, bool append) {
-  Handle* made = HandleTable::Process().Create(options_.owner, kind, os);
+  // A shared port's belongs to the port until a thread takes the packet.
+  Handle* made = HandleTable::Process().Create(shared_ ? 0 : options_.owner, kind, os);
   Handle* listener = op.handle;
   StreamQueue* queue = QueueOf(op);
+  const bool goes_on = queue != nullptr && !listener->closed && !closing_;
   if (made == nullptr) {
     CloseOs(kind, os);
     if (queue != nullptr) queue->Remove(op);
@@ -595,88 +672,145 @@ void Port::CompleteWithHandle(Operation& op, HandleKind kind, OsHandle os, const
     op.result = made->id();
     op.handle_id = op.kind == Opcode::kOpen ? made->id() : op.handle_id;
     if (op.kind == Opcode::kOpen && !closing_) {
-      const int error = Associate(*made, op.key);
+      const int error = Bind(*made, op.key);
       CP_ASSERT(error == 0);
     }
     if (queue != nullptr) queue->Remove(op);
     Complete(op, Status::kOk, 0);
   }
-  if (queue != nullptr && !listener->closed && !closing_) StartNext(*listener, *queue);
+  if (goes_on) StartNext(*listener, *queue);
 }
 
 // ---- packets --------------------------------------------------------------------------------------------------------------
 
-bool Port::Post() {
+bool Port::Post(Attachment& a) {
+  Lock lock(*this);
   if (closing_) return false;
-  if (control_->submit_count != 0) Ingest();
-  Settle();
+  const Control& c = *a.control;
+  if (c.submit_count != 0) Ingest(a);
+  if (!Settle()) {
+    WaitForDriver(lock);
+    if (closing_) return false;
+  }
   CompletionEntry entry{};
-  entry.slot = control_->post_tag;
-  entry.key = control_->post_key;
-  entry.bytes = control_->post_bytes;
-  entry.operation_id = control_->post_operation_id;
+  entry.slot = c.post_tag;
+  entry.key = c.post_key;
+  entry.bytes = c.post_bytes;
+  entry.operation_id = c.post_operation_id;
+  entry.handle_index = a.index;  // whose the tag is
   if (!queue_.TryAppend(entry)) return false;
   posts_++;
+  if (!shared_) return true;
+  if (entry.slot != kNoTag) a.live++;
+  if (MutantIs(Mutant::kMissedPost) && posts_ % 100 == 0) return true;
+  waiters_.Release();
+  if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
   return true;
 }
 
-uint32_t Port::Fill(uint32_t max, uint32_t flags) {
-  auto* out = reinterpret_cast<CompletionEntry*>(block_ + kControlBytes + kSubmissionsMax * kEntryBytes);
+uint32_t Port::Fill(Attachment& a, uint32_t max, uint32_t flags) {
+  auto* out = reinterpret_cast<CompletionEntry*>(a.block + kControlBytes + kSubmissionsMax * kEntryBytes);
   uint32_t count = 0;
   const auto take = [&](PacketQueue& queue) {
     while (count < max && !queue.empty()) {
       CompletionEntry& entry = out[count];
-      entry = queue.front();
-      // From our own copy, never from the shared one.
-      entry.next_slot_generation = Deliver(queue.front());
+      PutOut(a, &entry, queue.front());
       queue.Pop();
-      packets_++;
       if (MutantIs(Mutant::kLostPacket) && packets_ % 1000 == 0) continue;
       if (MutantIs(Mutant::kKey32Bit)) entry.key = std::fmod(entry.key, 4294967296.0);
       count++;
     }
   };
-  if ((flags & kEnterWantInternal) != 0) take(internal_queue_);
+  if ((flags & kEnterWantInternal) != 0) take(a.internal);
   if ((flags & kEnterWantUser) != 0) take(queue_);
   if (MutantIs(Mutant::kLifoQueue)) std::reverse(out, out + count);
   return count;
 }
 
-// The packet leaves: the slot is free again under its next generation, which is returned; the memory is the user's again.
-uint32_t Port::Deliver(const CompletionEntry& entry) {
-  if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) return 0;
-  Operation* op = operations_.At(entry.slot);
+// Writes a packet for the thread of `a`. `entry` is our own copy: the one written is never read again.
+void Port::PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry) {
+  packets_++;
+  *out = entry;
+  out->next_slot_generation = Deliver(entry, &a);
+  if (!shared_) return;
+  const bool post = entry.kind == static_cast<uint8_t>(Opcode::kPost);
+  const uint32_t home = post ? entry.handle_index : entry.slot >> kSlotBits;
+  if (!post) out->slot = entry.slot & (kSlotsMax - 1);
+  if (home != a.index && !(post && entry.slot == kNoTag)) out->flags |= kCompletionForeign;
+  if (post) out->handle_index = 0;
+  const bool makes = entry.kind == static_cast<uint8_t>(Opcode::kAccept) || entry.kind == static_cast<uint8_t>(Opcode::kOpen);
+  if (makes && entry.status == 0) HandleTable::Process().Give(entry.result, a.owner);
+}
+
+// The packet leaves: the slot is free again under its next generation, which is returned; the memory is the user's again. `taker`: null
+// where nobody gets it.
+uint32_t Port::Deliver(const CompletionEntry& entry, const Attachment* taker) {
+  if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) {
+    if (!shared_ || entry.slot == kNoTag) return 0;
+    Attachment& poster = *attachments_[entry.handle_index];
+    poster.live--;
+    if (&poster != taker && !poster.gone) poster.returned.push_back({entry.slot, 0});
+    if (&poster != taker) EraseIfOver(poster);
+    return 0;
+  }
+  Attachment& home = *HomeOf(entry.slot);
+  Operation* op = home.operations.At(entry.slot & (kSlotsMax - 1));
   CP_ASSERT(op != nullptr);
   if (op->state != OperationState::kDone) return op->generation;  // only the mutant that reports twice
   UnpinMemory(*op);
   op->extra.reset();
   op->state = OperationState::kFree;
-  op->generation = OperationTable::NextGeneration(op->generation);
-  return op->generation;
+  const uint32_t generation = op->generation = OperationTable::NextGeneration(op->generation);
+  if (!shared_) return generation;
+  in_flight_--;
+  home.live--;
+  if (&home != taker) {
+    if (!home.gone) home.returned.push_back({op->slot, generation});
+    EraseIfOver(home);
+  }
+  return generation;
+}
+
+// A thread's attachment goes when it has left and nothing names it any more.
+void Port::EraseIfOver(Attachment& a) {
+  if (a.gone && a.live == 0 && keep_attachments_ == 0) attachments_[a.index].reset();
+}
+
+void Port::DropPackets(PacketQueue& queue) {
+  while (!queue.empty()) {
+    const CompletionEntry entry = queue.front();
+    queue.Pop();
+    DropPacket(entry);
+  }
 }
 
 void Port::DropPacket(const CompletionEntry& entry) {
-  Deliver(entry);
+  Deliver(entry, nullptr);
   const bool makes = entry.kind == static_cast<uint8_t>(Opcode::kAccept) || entry.kind == static_cast<uint8_t>(Opcode::kOpen);
   if (!makes || entry.status != 0) return;
   const auto generation = static_cast<uint32_t>(std::floor(entry.result / kHandlesMax));
   const auto index = static_cast<uint32_t>(entry.result - static_cast<double>(generation) * kHandlesMax);
-  if (Handle* handle = HandleTable::Process().Find(index, generation, options_.owner)) CloseHandle(*handle, false);
+  if (Handle* handle = HandleTable::Process().Find(index, generation)) Shut(*handle, false, nullptr);
 }
 
 // ---- cancel, close --------------------------------------------------------------------------------------------------------
 
-bool Port::Cancel(uint32_t slot, uint32_t generation, EndedBy by) {
-  if (control_->submit_count != 0) Ingest();
-  Operation* op = operations_.Peek(slot, generation);
+bool Port::Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by) {
+  Lock lock(*this);
+  if (a.control->submit_count != 0) Ingest(a);
+  Operation* op = a.operations.Peek(slot, generation);
   if (op == nullptr || !op->pending() || closing_) return false;
   CancelOne(*op, by);
   Flush(false);
   return true;
 }
 
-uint32_t Port::CancelHandle(Handle& handle, EndedBy by) {
-  if (control_->submit_count != 0) Ingest();
+int64_t Port::CancelHandle(Attachment& a, uint32_t index, uint32_t generation, EndedBy by) {
+  Lock lock(*this);
+  if (a.control->submit_count != 0) Ingest(a);
+  Handle* found = FindHandle(index, generation);
+  if (found == nullptr) return -1;
+  Handle& handle = *found;
   const uint32_t count = handle.operation_count;
   for (Operation* op = handle.operations; op != nullptr;) {
     // Ending one takes it out of the list, and nothing else: StartNext only begins operations, and those are met in their turn.
@@ -699,21 +833,34 @@ void Port::CancelOne(Operation& op, EndedBy by) {
   const bool head = queue != nullptr && queue->head() == &op;
   if (queue != nullptr) queue->Remove(op);
   if (op.kind == Opcode::kConnect && handle->connection == Connection::kConnecting) handle->connection = Connection::kNone;
+  const bool goes_on = head && !handle->closed && !closing_;
   Complete(op, op.ended_by == EndedBy::kTimeout ? Status::kETIMEDOUT : Status::kECANCELED, CanceledCode());
-  if (head && !handle->closed && !closing_) StartNext(*handle, *queue);
+  if (goes_on) StartNext(*handle, *queue);
+}
+
+Handle* Port::FindHandle(uint32_t index, uint32_t generation) {
+  Handle* handle = HandleTable::Process().Find(index, generation);
+  return handle != nullptr && handle->port.load(std::memory_order_relaxed) == this ? handle : nullptr;
 }
 
 int Port::Associate(Handle& handle, double key) {
+  Lock lock(*this);
+  if (closing_) return BadHandleCode();
+  return Bind(handle, key);
+}
+
+int Port::Bind(Handle& handle, double key) {
   CP_ASSERT(!handle.closed && !handle.associated);
   const int error = BindHandle(handle);
   if (error != 0) return error;
   handle.associated = true;
-  handle.port = this;
+  if (shared_) handle.owner.store(0, std::memory_order_relaxed);
   handle.key = key;
   handle.port_previous = nullptr;
   handle.port_next = handles_;
   if (handles_ != nullptr) handles_->port_previous = &handle;
   handles_ = &handle;
+  handle.port.store(this, std::memory_order_relaxed);
   return 0;
 }
 
@@ -724,12 +871,20 @@ void Port::Detach(Handle& handle) {
     handles_ = handle.port_next;
   if (handle.port_next != nullptr) handle.port_next->port_previous = handle.port_previous;
   handle.port_previous = handle.port_next = nullptr;
-  handle.port = nullptr;
+  handle.port.store(nullptr, std::memory_order_relaxed);
 }
 
-void Port::CloseHandle(Handle& handle, bool reset) {
+bool Port::CloseHandle(Attachment& a, uint32_t index, uint32_t generation, bool reset) {
+  Lock lock(*this);
+  if (!closing_ && a.control->submit_count != 0) Ingest(a);
+  Handle* handle = FindHandle(index, generation);
+  if (handle == nullptr) return false;
+  Shut(*handle, reset, &lock);
+  return true;
+}
+
+void Port::Shut(Handle& handle, bool reset, Lock* lock) {
   CP_ASSERT(!handle.closed);
-  if (handle.port == this && control_->submit_count != 0) Ingest();
   HandleTable::Process().Retire(handle);
   if (handle.accept_timer.armed()) timers_.Drop(handle.accept_timer);
   if (handle.operations != nullptr) {
@@ -740,6 +895,7 @@ void Port::CloseHandle(Handle& handle, bool reset) {
     }
     // The kernel's references to the descriptor go with its operations: reap now what the cancels ended, so that close is a close.
     if (handle.operations != nullptr) Flush(true);
+    if (handle.operations != nullptr && shared_ && lock != nullptr) WaitForDriver(*lock);
   }
   if (!MutantIs(Mutant::kNoFin)) ReleaseHandle(handle, handle.operations != nullptr, reset);
   handle.os = kOsHandleNone;
@@ -749,26 +905,39 @@ void Port::CloseHandle(Handle& handle, bool reset) {
 void Port::FreeIfIdle(Handle& handle) {
   if (!handle.closed || handle.operations != nullptr) return;
   if (handle.os != kOsHandleNone) return;  // CloseHandle is still at work
-  if (handle.port != nullptr) Detach(handle);
+  if (handle.port.load(std::memory_order_relaxed) != nullptr) Detach(handle);
   HandleTable::Process().Free(handle);
 }
 
 void Port::Close() {
+  Lock lock(*this);
   if (closing_) return;
-  control_->submit_count = 0;
   closing_ = true;
-  while (!queue_.empty()) {
-    const CompletionEntry entry = queue_.front();
-    queue_.Pop();
-    DropPacket(entry);
+  if (shared_) {
+    // What was handed out and not fetched is dropped with the rest.
+    for (const auto& a : attachments_)
+      if (a && a->waiter.handed) {
+        a->waiter.handed = false;
+        queue_.PutBack(a->waiter.packet);
+      }
+    waiters_.CloseAll();
+    // Everybody hears of it, also who doesn't wait.
+    for (const auto& a : attachments_)
+      if (a && !a->gone) waiters_.wakes.push_back({a->waiter.wake, true});
+  } else {
+    first().control->submit_count = 0;
   }
-  while (!internal_queue_.empty()) {
-    const CompletionEntry entry = internal_queue_.front();
-    internal_queue_.Pop();
-    DropPacket(entry);
+  keep_attachments_++;
+  DropPackets(queue_);
+  for (const auto& a : attachments_) {
+    if (!a) continue;
+    DropPackets(a->internal);
+    a->operations.ForEachUsed([this](Operation& op) { CancelOne(op, EndedBy::kClose); });
   }
-  operations_.ForEachUsed([this](Operation& op) { CancelOne(op, EndedBy::kClose); });
   Flush(true);
+  keep_attachments_--;
+  for (const auto& a : attachments_)
+    if (a) EraseIfOver(*a);
   for (Handle* handle = handles_; handle != nullptr; handle = handle->port_next)
     if (handle->accept_timer.armed()) timers_.Drop(handle->accept_timer);
 }
@@ -806,24 +975,29 @@ void Port::RunTimers() {
   });
 }
 
-void Port::WriteStats() {
+void Port::WriteStats(Attachment& a) {
+  Lock lock(*this);
+  Control& c = *a.control;
   // Posts since the last enter count, too.
-  control_->in_kernel = in_kernel_;
-  control_->queued = queue_.size();
-  control_->queued_internal = internal_queue_.size();
-  double* stats = control_->stats;
+  c.in_kernel = shared_ ? a.in_kernel : in_kernel_;
+  c.in_flight = in_flight_;
+  c.queued = queue_.size();
+  c.queued_internal = a.internal.size();
+  double* stats = c.stats;
   stats[kStatOperationsStarted] = static_cast<double>(started_);
   stats[kStatPackets] = static_cast<double>(packets_);
   stats[kStatPosts] = static_cast<double>(posts_);
   stats[kStatBytesRead] = bytes_read_;
   stats[kStatBytesWritten] = bytes_written_;
   stats[kStatEnters] = static_cast<double>(enters_);
-  stats[kStatWakeups] = static_cast<double>(wakeups_);
+  stats[kStatWakeups] = static_cast<double>(wakeups_.load(std::memory_order_relaxed));
   stats[kStatArenaBytes] = static_cast<double>(arena_.bytes());
   stats[kStatArenaUsed] = static_cast<double>(arena_.used());
-  control_->queued = queue_.size();
-  control_->queued_internal = internal_queue_.size();
-  BackendStats(*control_);
+  stats[kStatThreads] = attached_;
+  stats[kStatWaiting] = waiters_.waiting();
+  stats[kStatRunning] = waiters_.running();
+  stats[kStatReleases] = static_cast<double>(waiters_.releases());
+  BackendStats(c);
 }
 
 }  // namespace cp

@@ -1,24 +1,33 @@
 // The contract of a backend. Port is what all backends share: it checks what JavaScript submits, keeps tables, memory, timers and the
 // order of streams, and turns ends into packets. A backend (native/linux/uring_port.h) only starts, cancels, waits and closes.
 //
-// Thread: a private port is driven by one thread, the one that created it; every function here is called there and nowhere else.
+// Threads: a private port is driven by one thread, the one that created it; every function here is called there and nowhere else, and no
+// lock is taken. A shared port has one mutex over all that it knows, and an I/O thread of its own, the driver, which alone calls into
+// the OS's queue, without the mutex. The public functions take the mutex themselves and may be called by any attached thread; the protected
+// ones, a backend's among them, are called under it, by the driver or by an attached thread.
 // Order of functions is the same in every backend, so that two can be read side by side.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/abi.h"
 #include "core/arena.h"
+#include "core/attachment.h"
 #include "core/handle_table.h"
 #include "core/operation.h"
 #include "core/packet_queue.h"
 #include "core/timer_wheel.h"
+#include "core/waiters.h"
 
 namespace cp {
 
@@ -29,8 +38,9 @@ struct PortOptions {
   uint32_t max_operations = 65'536;
   uint32_t ring_entries = 0;  // 0: the backend's choice
   uint32_t concurrency = 1;
-  std::string disable;         // comma-separated features to leave unused
-  uint64_t owner = 0;          // id of the environment
+  std::string disable;  // comma-separated features to leave unused
+  uint64_t owner = 0;   // id of the environment; of a private port
+  bool shared = false;
   std::span<std::byte> block;  // the control block, kBlockBytes
   std::span<std::byte> arena;
 };
@@ -47,35 +57,64 @@ struct Outcome {
   int32_t native_code = 0;  // 0, or the OS's error
 };
 
-class Port {
+// What an event loop watches for one port: a private port itself, or an attached thread's own object.
+class LoopSource {
  public:
-  virtual ~Port();
+  virtual ~LoopSource() = default;
+  // A descriptor that becomes readable when packets may have come.
+  virtual int notification_fd() const = 0;
+  virtual void ClearNotification() = 0;
+};
+
+class Port : public LoopSource {
+ public:
+  ~Port() override;
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
 
   // ---- called by the binding ----------------------------------------------------------------------------------------------
-  // Takes the control block's entries, drives the backend as Control asks, brings packets. Returns their number.
-  uint32_t Enter();
+  // `a` is the calling thread's. Takes the control block's entries, drives the backend as Control asks, brings packets. Returns their number.
+  uint32_t Enter(Attachment& a) { return shared_ ? EnterShared(a) : EnterPrivate(a); }
   // Appends the packet staged in the control block, behind everything that has finished. False: no memory.
-  bool Post();
+  bool Post(Attachment& a);
   // True: the operation was pending and has been asked to end; its packet comes as any other.
-  bool Cancel(uint32_t slot, uint32_t generation, EndedBy by);
-  // The number of pending operations of the handle, all asked to end.
-  uint32_t CancelHandle(Handle& handle, EndedBy by);
-  // Precondition: the handle is open and was never associated. 0, or a negative OS error.
+  bool Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by);
+  // The number of pending operations of the handle, all asked to end; -1: it isn't open, or isn't this port's.
+  int64_t CancelHandle(Attachment& a, uint32_t index, uint32_t generation, EndedBy by);
+  // Precondition: the handle is the calling environment's, open and was never associated. 0, or a negative OS error.
   int Associate(Handle& handle, double key);
-  // Asks the handle's operations to end, closes it. The peer sees it before this returns. The handle's name is stale afterwards.
-  void CloseHandle(Handle& handle, bool reset);
+  // Asks the handle's operations to end, closes it. The peer sees it before this returns. The handle's name is stale afterwards. False: it
+  // isn't open, or isn't this port's.
+  bool CloseHandle(Attachment& a, uint32_t index, uint32_t generation, bool reset);
+  // Calls with(handle) if it is open and this port's.
+  template <typename With>
+  bool WithHandle(uint32_t index, uint32_t generation, With&& with) {
+    Lock lock(*this);
+    Handle* handle = FindHandle(index, generation);
+    if (handle != nullptr) with(*handle);
+    return handle != nullptr;
+  }
   // Starts an open, whose path doesn't fit into an entry. False: the slot is busy or there is no room.
-  bool Open(uint32_t slot, uint32_t generation, std::string_view path, int flags, uint32_t mode, double key, double timeout_ms,
-            double operation_id, bool internal);
-  // 0: no room. The memory must stay mapped until it is unregistered and no operation uses it (MemoryInUse).
-  uint32_t RegisterMemory(std::span<std::byte> memory);
-  // False: no such memory. It stays until its last operation has ended; then `on_memory_free` is called.
-  bool UnregisterMemory(uint32_t id);
-  uint64_t ArenaAllocate(uint64_t bytes) { return arena_.Allocate(bytes); }
-  bool ArenaRelease(uint64_t offset) { return arena_.Release(offset); }
-  void WriteStats();
+  bool Open(Attachment& a, uint32_t slot, uint32_t generation, std::string_view path, int flags, uint32_t mode, double key,
+            double timeout_ms, double operation_id, uint32_t entry_flags);
+  // 0: no room. The memory must stay mapped until it is unregistered and no operation uses it: until its id is in `freed_memory`.
+  uint32_t RegisterMemory(Attachment& a, std::span<std::byte> memory);
+  // False: no such memory of this thread's. It stays until its last operation has ended; then its id is in the attachment's `freed_memory`.
+  bool UnregisterMemory(Attachment& a, uint32_t id);
+  uint64_t ArenaAllocate(uint64_t bytes) {
+    Lock lock(*this);
+    return arena_.Allocate(bytes);
+  }
+  bool ArenaRelease(uint64_t offset) {
+    Lock lock(*this);
+    return arena_.Release(offset);
+  }
+  void WriteStats(Attachment& a);
+  // Ids of registered memory that nothing uses any more: the thread may let go of it.
+  void TakeFreedMemory(Attachment& a, std::vector<uint32_t>* ids) {
+    Lock lock(*this);
+    ids->swap(a.freed_memory);
+  }
   // Cancels everything, drops queued packets and returns without waiting; in_kernel() tells when all is over.
   void Close();
   // After Close, from the event loop: reaps, and asks for the next notification.
@@ -83,7 +122,32 @@ class Port {
   // Close, then waits until the kernel has let go of all memory: for an environment that ends. May wait for a device, never for a peer.
   void CloseAndWait();
 
-  bool closing() const { return closing_; }
+  // ---- threads of a shared port --------------------------------------------------------------------------------------------
+  bool shared() const { return shared_; }
+  const PortOptions& options() const { return options_; }
+  // The only attachment of a private port.
+  Attachment& first() { return *attachments_.front(); }
+  // A new thread's. Null: the port is closed, there are too many, or no memory.
+  Attachment* Attach(uint64_t owner, std::span<std::byte> block, std::shared_ptr<Wake> wake, uint64_t thread);
+  // The thread leaves. Its operations in memory of its own end, and this waits until the OS has let go of them; a packet that it was handed
+  // goes back. True: it was the last one, and Stop has to be called.
+  bool Detach(Attachment& a);
+  // Closes, waits until the OS has let go of everything, closes what handles are open. After it nothing may be called.
+  void Stop();
+  // The job of the event loop that received packets has ended. `all`: the thread's place is free however it came by it.
+  void EndJob(Attachment& a, bool all);
+  void BeginBlocking(Attachment& a);
+  void EndBlocking(Attachment& a);
+  // Promises an operation of a later submission its room. False: as many are in flight as there may be.
+  bool Reserve(Attachment& a);
+  // Takes back promises of operations that were not submitted after all.
+  void Unreserve(Attachment& a, uint32_t count);
+  bool Closed() {
+    Lock lock(*this);
+    return closing_ && in_kernel_ == 0;
+  }
+
+  bool closing() const { return closing_.load(std::memory_order_relaxed); }
   // True once after the last operation in flight has ended: the event loop may no longer be needed.
   bool idle_changed() {
     const bool idle = in_kernel_ == 0;
@@ -94,20 +158,13 @@ class Port {
   uint32_t in_kernel() const { return in_kernel_; }
   bool has_queued(uint32_t enter_flags) const {
     return ((enter_flags & kEnterWantUser) != 0 && !queue_.empty()) ||
-           ((enter_flags & kEnterWantInternal) != 0 && !internal_queue_.empty());
+           ((enter_flags & kEnterWantInternal) != 0 && !attachments_.front()->internal.empty());
   }
   // Milliseconds until the next timer, -1 for none.
   double NextTimeoutMs() const;
-  Control& control() { return *control_; }
-
-  std::function<void(uint32_t memory_id)> on_memory_free;
-
   // ---- what a backend does ------------------------------------------------------------------------------------------------
   virtual const char* name() const = 0;
   virtual std::vector<std::pair<std::string, bool>> features() const = 0;
-  // For the event loop: a descriptor that becomes readable when packets may have come and notification is on (kEnterArm).
-  virtual int notification_fd() const = 0;
-  virtual void ClearNotification() = 0;
   // For an inverted event loop: watch the loop's own descriptor, one time; true from LoopReady when it became ready.
   virtual void WatchLoop(int fd) = 0;
   // Reaps and, if nothing is queued, waits up to timeout_ms (infinity: for ever) for anything at all. Takes submissions first.
@@ -115,6 +172,27 @@ class Port {
 
  protected:
   explicit Port(const PortOptions& options);
+
+  // Holds a shared port's mutex; nothing where the port is private. When it lets go, threads are woken, the driver is kicked.
+  class Lock {
+   public:
+    explicit Lock(Port& port) : port_(port) { Acquire(); }
+    ~Lock() { Drop(); }
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+    void Acquire() {
+      if (port_.shared_) port_.mutex_.lock();
+      held_ = true;
+    }
+    void Drop() {
+      if (held_ && port_.shared_) port_.Unlock();
+      held_ = false;
+    }
+
+   private:
+    Port& port_;
+    bool held_ = false;
+  };
 
   // Hands a started operation to the OS. Preconditions: kWaiting, its turn has come. Ends in exactly one Report, possibly at once.
   virtual void Begin(Operation& op) = 0;
@@ -128,8 +206,15 @@ class Port {
   virtual int Wait(double timeout_ms) = 0;
   // Switches notification on or off. On: true if something has come meanwhile, so that it must be looked at once more.
   virtual bool Notify(bool on) = 0;
-  // Makes everything that has finished visible in the queue: before a post is appended (invariant 4).
-  virtual void Settle() = 0;
+  // Makes everything that has finished visible in the queue: before a post is appended (invariant 4). False, of a shared port: something has
+  // finished that only the driver can bring, which is about to.
+  virtual bool Settle() = 0;
+  // Wakes the driver of a shared port out of its wait.
+  virtual void Kick() = 0;
+  // What a thread does now, by its number.
+  virtual ThreadSample SampleThread(uint64_t thread) = 0;
+  // Runs on a thread of its own until it returns; DriverTurn says what remains to do.
+  virtual void JoinDriver() = 0;
   virtual int BindHandle(Handle& handle) = 0;
   // Closes the OS handle. `busy`: operations are with the kernel and hold it open, so the peer must be told by other means.
   virtual void ReleaseHandle(Handle& handle, bool busy, bool reset) = 0;
@@ -159,18 +244,30 @@ class Port {
   void CompleteWithHandle(Operation& op, HandleKind kind, OsHandle os, const AddressEntry* peer, bool append);
 
   void MarkInKernel(Operation& op, Route route);
+  // An operation's name within the port.
+  static uint32_t SlotOf(const Operation& op) { return op.home->index << kSlotBits | op.slot; }
+  Operation* FindOperation(uint32_t slot, uint32_t generation) {
+    Attachment* home = HomeOf(slot);
+    return home == nullptr ? nullptr : home->operations.Peek(slot & (kSlotsMax - 1), generation);
+  }
+  // The driver's turn, under the mutex, after the backend has reaped. Milliseconds that it may wait now; negative: it is over.
+  double DriverTurn();
+  void BeginDriverWait() { driver_waits_ = true; }
+  void EndDriverWait() { driver_waits_ = driver_kicked_ = false; }
+  bool on_driver() const { return std::this_thread::get_id() == driver_.load(std::memory_order_relaxed); }
 
-  Control* control_;
+  const bool shared_;
   PortOptions options_;
-  OperationTable operations_;
+  std::mutex mutex_;
+  std::atomic<std::thread::id> driver_{};
+  bool kick_wanted_ = false;  // the driver has something to do, and may be waiting
   Arena arena_;
   PacketQueue queue_;
-  PacketQueue internal_queue_;
   TimerWheel timers_;
   uint32_t in_kernel_ = 0;  // started, terminal packet not queued
   uint64_t enters_ = 0;
-  uint64_t wakeups_ = 0;
-  bool closing_ = false;
+  std::atomic<uint64_t> wakeups_{0};
+  std::atomic<bool> closing_{false};  // changed under the mutex
 
  private:
   struct Memory {
@@ -178,13 +275,32 @@ class Port {
     uint64_t bytes = 0;
     uint32_t uses = 0;
     bool registered = false;
+    Attachment* owner = nullptr;  // null: the arena
   };
 
-  void Ingest();
-  uint32_t Fill(uint32_t max, uint32_t flags);
-  Operation* Claim(uint32_t slot, uint32_t generation, Opcode kind, bool internal, double operation_id);
+  void Unlock();
+  uint32_t EnterPrivate(Attachment& a);
+  uint32_t EnterShared(Attachment& a);
+  uint32_t TakeShared(Attachment& a, uint32_t flags, uint32_t max, double timeout_ms, Lock& lock);
+  void WriteControl(Attachment& a);
+  Attachment* HomeOf(uint32_t slot) {
+    const uint32_t index = slot >> kSlotBits;
+    return index < attachments_.size() ? attachments_[index].get() : nullptr;
+  }
+  Handle* FindHandle(uint32_t index, uint32_t generation);
+  void WaitForDriver(Lock& lock);
+  void CancelAllOf(Attachment& a);
+  bool UsesMemoryOf(const Operation& op, const Attachment& a) const;
+  void EraseIfOver(Attachment& a);
+  void Shut(Handle& handle, bool reset, Lock* lock);
+  int Bind(Handle& handle, double key);
+  void TellOfEnd(Attachment& home, bool internal);
+  void Ingest(Attachment& a);
+  uint32_t Fill(Attachment& a, uint32_t max, uint32_t flags);
+  void PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry);
+  Operation* Claim(Attachment& a, uint32_t slot, uint32_t generation, Opcode kind, uint32_t flags, double operation_id);
   void Prepare(Operation& op, const SubmissionEntry& entry, const SubmissionEntry* rest);
-  bool Resolve(uint32_t memory_id, double offset, double length, std::byte** data);
+  bool Resolve(const Operation& op, uint32_t memory_id, double offset, double length, std::byte** data);
   void PinMemory(Operation& op);
   void UnpinMemory(Operation& op);
   void DropUse(uint32_t memory_id);
@@ -195,15 +311,28 @@ class Port {
   void FreeIfIdle(Handle& handle);
   void Detach(Handle& handle);
   StreamQueue* QueueOf(Operation& op);
-  uint32_t Deliver(const CompletionEntry& entry);
+  uint32_t Deliver(const CompletionEntry& entry, const Attachment* taker);
   void DropPacket(const CompletionEntry& entry);
+  void DropPackets(PacketQueue& queue);
 
-  std::byte* block_;
+  std::vector<std::unique_ptr<Attachment>> attachments_;  // by index; null: free
+  uint32_t attached_ = 0;
+  uint32_t in_flight_ = 0;  // operations whose packet isn't delivered, and promises of Reserve; of all threads
+  Waiters waiters_;
+  std::condition_variable driver_turned_;  // with mutex_
+  uint64_t driver_turns_ = 0;
+  uint32_t driver_awaited_ = 0;
+  bool driver_waits_ = false;
+  bool driver_kicked_ = false;
+  bool driver_ticks_ = false;
+  bool stopping_ = false;
+  double next_tick_ = 0;  // of the watcher, by MonotonicMs
+  uint32_t next_attachment_ = 0;
+  uint32_t leaving_ = 0;           // threads that wait for their operations to end
+  uint32_t keep_attachments_ = 0;  // somebody walks through them
   Handle* handles_ = nullptr;
   std::vector<Memory> memory_;
   std::vector<uint32_t> free_memory_;
-  uint32_t rejected_ = 0;
-  bool notifying_ = false;
   bool was_idle_ = true;
   uint64_t started_ = 0;
   uint64_t packets_ = 0;

@@ -17,6 +17,15 @@ Mutant ActiveMutant() {
     if (name == "lifo-queue") return Mutant::kLifoQueue;
     if (name == "early-close") return Mutant::kEarlyClose;
     if (name == "no-fin") return Mutant::kNoFin;
+    if (name == "wakes-all") return Mutant::kWakesAll;
+    if (name == "fifo-waiters") return Mutant::kFifoWaiters;
+    if (name == "forgets-place") return Mutant::kForgetsPlace;
+    if (name == "counts-blocked") return Mutant::kCountsBlocked;
+    if (name == "loses-handed") return Mutant::kLosesHanded;
+    if (name == "missed-post") return Mutant::kMissedPost;
+    if (name == "null-is-free") return Mutant::kNullIsFree;
+    if (name == "ignores-limit") return Mutant::kIgnoresLimit;
+    if (name == "closes-with-creator") return Mutant::kClosesWithCreator;
     return Mutant::kNone;
   }();
   return active;

@@ -7,7 +7,24 @@
 
 namespace cp {
 
-enum class Mutant : uint8_t { kNone, kLostPacket, kDoubleCancel, kKey32Bit, kLifoQueue, kEarlyClose, kNoFin };
+enum class Mutant : uint8_t {
+  kNone,
+  kLostPacket,
+  kDoubleCancel,
+  kKey32Bit,
+  kLifoQueue,
+  kEarlyClose,
+  kNoFin,
+  kWakesAll,
+  kFifoWaiters,
+  kForgetsPlace,
+  kCountsBlocked,
+  kLosesHanded,
+  kMissedPost,
+  kNullIsFree,
+  kIgnoresLimit,
+  kClosesWithCreator
+};
 
 #if defined(CP_TEST_BUILD)
 Mutant ActiveMutant();

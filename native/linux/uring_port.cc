@@ -24,7 +24,7 @@ namespace cp {
 namespace {
 
 // User data: the tag of what it is, the slot's generation, the slot.
-enum Tag : uint8_t { kTagOperation, kTagCancel, kTagLoop, kTagPool };
+enum Tag : uint8_t { kTagOperation, kTagCancel, kTagLoop, kTagPool, kTagKick, kTagTimeout };
 uint64_t UserData(Tag tag, uint32_t generation, uint32_t slot) {
   return uint64_t{tag} << 56 | uint64_t{generation & 0xff'ffff} << 32 | slot;
 }
@@ -46,6 +46,7 @@ UringPort::PoolChannel::~PoolChannel() {
 }
 
 UringPort::~UringPort() {
+  JoinDriver();
   if (ring_open_) io_uring_queue_exit(&ring_);
   for (const int fd : close_later_) close(fd);
   if (event_fd_ >= 0) close(event_fd_);
@@ -54,6 +55,12 @@ UringPort::~UringPort() {
 // ---- submitting -----------------------------------------------------------------------------------------------------------
 
 io_uring_sqe* UringPort::TakeSqe() {
+  if (shared_) {
+    kick_wanted_ = true;
+    // The kernel has read the entries that it says it took: their memory may be written again (paired with its release of the head).
+    (void)io_uring_smp_load_acquire(ring_.sq.khead);
+    return io_uring_get_sqe(&ring_);
+  }
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   if (sqe != nullptr) return sqe;
   Submit(false);
@@ -78,7 +85,7 @@ bool UringPort::Submit(bool reap) {
 void UringPort::Pump() {
   while (!cancels_.empty()) {
     const auto [slot, generation] = cancels_.front();
-    Operation* op = operations_.Peek(slot, generation);
+    Operation* op = FindOperation(slot, generation);
     if (op != nullptr && op->state == OperationState::kKernel) {
       io_uring_sqe* sqe = TakeSqe();
       if (sqe == nullptr) return;
@@ -89,9 +96,14 @@ void UringPort::Pump() {
   }
   while (!backlog_.empty()) {
     Operation& op = *backlog_.front();
-    if (!Begun(op)) return;
+    // Taken out first: what is begun may end at once, and be somebody else's by the time Begun returns.
     backlog_.pop_front();
     op.backlogged = false;
+    if (!Begun(op)) {
+      backlog_.push_front(&op);
+      op.backlogged = true;
+      return;
+    }
   }
 }
 
@@ -119,7 +131,7 @@ bool UringPort::Begun(Operation& op) {
     PrepareSocket(op, sqe);
   else
     PrepareFile(op, sqe);
-  io_uring_sqe_set_data64(sqe, UserData(kTagOperation, op.generation, op.slot));
+  io_uring_sqe_set_data64(sqe, UserData(kTagOperation, op.generation, SlotOf(op)));
   MarkInKernel(op, Route::kKernel);
   return true;
 }
@@ -242,7 +254,7 @@ bool UringPort::BeginOnPool(Operation& op) {
   }
   const Opcode kind = op.kind;
   const int64_t position = op.position;
-  const uint64_t user_data = UserData(kTagOperation, op.generation, op.slot);
+  const uint64_t user_data = UserData(kTagOperation, op.generation, SlotOf(op));
   const bool queued = posix::RunOnPool([channel = pool_, fd, kind, position, user_data] {
     Outcome outcome;
     struct stat info;
@@ -294,7 +306,7 @@ void UringPort::DrainPool() {
   }
   for (const auto& [user_data, outcome] : done) {
     pool_jobs_--;
-    Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), static_cast<uint32_t>(user_data >> 32 & 0xff'ffff));
+    Operation* op = FindOperation(static_cast<uint32_t>(user_data), static_cast<uint32_t>(user_data >> 32 & 0xff'ffff));
     if (op != nullptr && op->state == OperationState::kKernel && op->route == Route::kPool) Report(*op, outcome);
   }
   // Nothing is out: the descriptor goes, the next job brings its own.
@@ -310,7 +322,7 @@ void UringPort::DrainPool() {
 
 void UringPort::RequestCancel(Operation& op) {
   if (op.route == Route::kPool) return;  // can't be stopped; its own result comes
-  cancels_.emplace_back(op.slot, op.generation);
+  cancels_.emplace_back(SlotOf(op), op.generation);
   Pump();
 }
 
@@ -335,7 +347,7 @@ void UringPort::Reap() {
     const auto generation = static_cast<uint32_t>(user_data >> 32 & 0xff'ffff);
     switch (static_cast<Tag>(user_data >> 56)) {
       case kTagOperation: {
-        Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), generation);
+        Operation* op = FindOperation(static_cast<uint32_t>(user_data), generation);
         CP_ASSERT(op != nullptr && op->state == OperationState::kKernel);
         Ended(*op, result);
         break;
@@ -343,9 +355,9 @@ void UringPort::Reap() {
       case kTagCancel: {
         // ENOENT with the operation still there: its own completion is under way, or it was between two tries; ask again. EALREADY: it is
         // running in the kernel's pool and ends by itself.
-        Operation* op = operations_.Peek(static_cast<uint32_t>(user_data), generation);
+        Operation* op = FindOperation(static_cast<uint32_t>(user_data), generation);
         if (result == -ENOENT && op != nullptr && op->state == OperationState::kKernel && op->route == Route::kKernel)
-          cancels_.emplace_back(op->slot, op->generation);
+          cancels_.emplace_back(SlotOf(*op), op->generation);
         break;
       }
       case kTagLoop:
@@ -353,6 +365,11 @@ void UringPort::Reap() {
         break;
       case kTagPool:
         pool_watched_ = false;
+        break;
+      case kTagKick:
+        kick_watched_ = false;
+        break;
+      case kTagTimeout:
         break;
     }
   }
@@ -403,6 +420,11 @@ void UringPort::EndedAccept(Operation& op, int32_t result) {
 
 int UringPort::Flush(bool reap) {
   last_error_ = 0;
+  if (shared_) {
+    if (io_uring_sq_ready(&ring_) > 0 || !cancels_.empty() || !backlog_.empty()) kick_wanted_ = true;
+    if (reap) Reap();
+    return 0;
+  }
   if (!cancels_.empty() || !backlog_.empty()) Pump();
   const bool prepared = io_uring_sq_ready(&ring_) > 0;
   if (!reap) {
@@ -447,7 +469,7 @@ bool UringPort::Notify(bool on) {
 
 void UringPort::ClearNotification() {
   uint64_t count;
-  wakeups_++;
+  wakeups_.fetch_add(1, std::memory_order_relaxed);
   [[maybe_unused]] const ssize_t bytes = read(event_fd_, &count, sizeof(count));
 }
 
@@ -460,10 +482,16 @@ void UringPort::WatchLoop(int fd) {
   loop_watched_ = true;
 }
 
-void UringPort::Settle() {
+bool UringPort::Settle() {
+  if (shared_) {
+    if (io_uring_cq_ready(&ring_) > 0) Reap();
+    // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way.
+    return on_driver() || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) == 0;
+  }
   // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.
   if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);
   if (io_uring_cq_ready(&ring_) > 0) Reap();
+  return true;
 }
 
 void UringPort::Finish() {
@@ -484,7 +512,7 @@ void UringPort::ReleaseHandle(Handle& handle, bool busy, bool reset) {
   // A request that is still with the kernel holds the file, and close alone would send nothing (seen on 6.18).
   if (busy && handle.kind != HandleKind::kFile) shutdown(fd, SHUT_RDWR);
   // An entry that the kernel didn't take yet (it lacked memory) names the descriptor's number, which must not become somebody else's.
-  if (io_uring_sq_ready(&ring_) > 0)
+  if (busy && io_uring_sq_ready(&ring_) > 0)
     close_later_.push_back(fd);
   else
     close(fd);
@@ -514,7 +542,7 @@ int32_t UringPort::BadHandleCode() const { return EBADF; }
 
 void UringPort::BackendStats(Control& control) {
   control.stats[kStatEnters] = static_cast<double>(enters_);
-  control.stats[kStatWakeups] = static_cast<double>(wakeups_);
+  control.stats[kStatWakeups] = static_cast<double>(wakeups_.load(std::memory_order_relaxed));
   control.stats[kStatArenaRegistered] = 0;
   control.stats[kStatRingEntries] = ring_.sq.ring_entries;
   control.stats[kStatCqEntries] = ring_.cq.ring_entries;

@@ -1,5 +1,7 @@
 // The io_uring backend: a completion port whose packets are kept in user space (core/packet_queue.h) and whose operations are SQEs.
-// Its ring belongs to one thread (SINGLE_ISSUER): only the port's driver may call anything here.
+// Its ring belongs to one thread (SINGLE_ISSUER): the thread of a private port, the driver of a shared one. Only it calls io_uring_enter.
+// Under a shared port's mutex any thread writes SQEs and reads CQEs: both are plain memory, of which the kernel looks at no more than was
+// published to it (`*sq.ktail`, `*cq.khead`).
 #pragma once
 
 #include <atomic>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include <liburing.h>
+#include <pthread.h>
 
 #include "core/port.h"
 
@@ -44,7 +47,10 @@ class UringPort final : public Port {
   int Flush(bool reap) override;
   int Wait(double timeout_ms) override;
   bool Notify(bool on) override;
-  void Settle() override;
+  bool Settle() override;
+  void Kick() override;
+  ThreadSample SampleThread(uint64_t thread) override;
+  void JoinDriver() override;
   int BindHandle(Handle& handle) override;
   void ReleaseHandle(Handle& handle, bool busy, bool reset) override;
   void CloseOs(HandleKind kind, OsHandle os) override;
@@ -75,6 +81,10 @@ class UringPort final : public Port {
 
   explicit UringPort(const PortOptions& options) : Port(options) {}
   bool Open(CreateError* error);
+  bool StartDriver(CreateError* error);
+  static void* RunDriver(void* start);
+  void Drive();
+  void DriveOnce(unsigned submit, double wait_ms);
   int SetUp(const PortOptions& options);
   bool RunNop(CreateError* error);
 
@@ -96,7 +106,12 @@ class UringPort final : public Port {
   io_uring ring_{};
   bool ring_open_ = false;
   UringFeatures features_;
-  int event_fd_ = -1;
+  int event_fd_ = -1;  // private: tells the event loop; shared: wakes the driver
+  pthread_t driver_thread_{};
+  bool driver_started_ = false;
+  bool kick_watched_ = false;
+  uint64_t kicks_ = 0;                // read into, never looked at
+  __kernel_timespec wait_timeout_{};  // of the driver's wait where EXT_ARG is missing
   int last_error_ = 0;
   bool loop_watched_ = false;
   std::deque<Operation*> backlog_;                     // begun when the ring has room again

@@ -76,7 +76,7 @@ std::unique_ptr<UringPort> UringPort::Create(const PortOptions& options, CreateE
     return nullptr;
   }
   std::unique_ptr<UringPort> port(new UringPort(options));
-  if (!port->Open(error)) return nullptr;
+  if (!(options.shared ? port->StartDriver(error) : port->Open(error))) return nullptr;
   return port;
 }
 
@@ -144,13 +144,13 @@ bool UringPort::Open(CreateError* error) {
     *error = {EINVAL, ExplainUringError(EINVAL, "io_uring's probe of its operations")};
     return false;
   }
-  event_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  result = event_fd_ < 0 ? -errno : io_uring_register_eventfd(&ring_, event_fd_);
+  event_fd_ = eventfd(0, shared_ ? EFD_CLOEXEC : EFD_CLOEXEC | EFD_NONBLOCK);
+  result = event_fd_ < 0 ? -errno : shared_ ? 0 : io_uring_register_eventfd(&ring_, event_fd_);
   if (result != 0) {
     *error = {-result, ExplainUringError(-result, event_fd_ < 0 ? "eventfd" : "io_uring_register")};
     return false;
   }
-  io_uring_cq_eventfd_toggle(&ring_, false);
+  if (!shared_) io_uring_cq_eventfd_toggle(&ring_, false);
   return RunNop(error);
 }
 

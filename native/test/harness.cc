@@ -92,7 +92,7 @@ void TestPort::Submit() {
   control().enter_flags = kEnterSubmitOnly;
   control().min_complete = 0;
   control().max_packets = 0;
-  port_->Enter();
+  port_->Enter(port_->first());
 }
 
 std::vector<CompletionEntry> TestPort::Get(uint32_t max, double timeout_ms) {
@@ -100,7 +100,7 @@ std::vector<CompletionEntry> TestPort::Get(uint32_t max, double timeout_ms) {
   control().min_complete = timeout_ms > 0 ? 1 : 0;
   control().timeout_ms = timeout_ms;
   control().max_packets = max;
-  const uint32_t count = port_->Enter();
+  const uint32_t count = port_->Enter(port_->first());
   std::vector<CompletionEntry> packets(count);
   if (count > 0)
     std::memcpy(packets.data(), block_.span().data() + kControlBytes + kSubmissionsMax * kEntryBytes, count * sizeof(CompletionEntry));

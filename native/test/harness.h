@@ -102,7 +102,7 @@ class TestPort {
   UringPort& port() { return *port_; }
   std::byte* arena() { return arena_.span().data(); }
   size_t arena_bytes() { return arena_.span().size(); }
-  Control& control() { return port_->control(); }
+  Control& control() { return *port_->first().control; }
 
   // A slot that is free; each is named with its generation in SubmissionEntry.
   uint32_t TakeSlot();
@@ -115,7 +115,8 @@ class TestPort {
   // Exactly `count` packets within 10 s, or the case fails.
   std::vector<CompletionEntry> GetExactly(uint32_t count);
   void Submit();
-  bool Cancel(uint32_t slot) { return port_->Cancel(slot, generations_[slot], EndedBy::kCancel); }
+  bool Cancel(uint32_t slot) { return port_->Cancel(port_->first(), slot, generations_[slot], EndedBy::kCancel); }
+  bool Close(Handle& handle, bool reset) { return port_->CloseHandle(port_->first(), handle.index, handle.last_generation, reset); }
   Handle& Adopt(HandleKind kind, int fd, double key);
   // Two connected TCP sockets on loopback: .first is a handle of this port, .second a plain descriptor of the test.
   std::pair<Handle*, int> Pair(double key);

@@ -49,7 +49,7 @@ static Register post("post/fifo", "posts come out as given, in order, through an
       test.control().post_bytes = 4294967295.0;
       test.control().post_operation_id = kSafeIntegerMax;
       test.control().post_tag = kNoTag;
-      CHECK(test.port().Post());
+      CHECK(test.port().Post(test.port().first()));
     }
     for (const CompletionEntry& packet : test.Get(1 + random.Below(512), 0)) {
       CHECK_EQ(packet.key, static_cast<double>(out));
@@ -143,7 +143,7 @@ static Register cancel_send("cancel/send", "a cancelled send reports the bytes t
     const CompletionEntry packet = test.GetExactly(1)[0];
     CHECK(packet.status == kCanceled || (packet.status == kOk && packet.bytes == static_cast<double>(bytes)));
     CHECK(asked || packet.status == kOk);
-    test.port().CloseHandle(*socket, false);
+    test.Close(*socket, false);
     for (;;) {
       const ssize_t count = read(peer, sink.data(), sink.size());
       CHECK(count >= 0);
@@ -172,8 +172,8 @@ static Register close_race("close/in-flight", "closing ends each operation once,
                                  if (random.OneIn(2)) test.Submit();
                                  if (random.OneIn(2)) WriteAll(peer, "ab", 2);
                                  const uint32_t index = socket->index, generation = socket->last_generation;
-                                 test.port().CloseHandle(*socket, random.OneIn(4));
-                                 CHECK(HandleTable::Process().Find(index, generation, 1) == nullptr);
+                                 test.Close(*socket, random.OneIn(4));
+                                 CHECK(HandleTable::Process().Find(index, generation) == nullptr);
                                  // The end or a reset, before any further get. Data that was sent comes first.
                                  char sink[8192];
                                  ssize_t count;
@@ -326,12 +326,12 @@ static Register hostile("entries/hostile", "random entries fail alone; every slo
     }
     test.control().submit_count = count;
     for (const CompletionEntry& packet : test.Get(512, 0)) CHECK(packet.slot < 64);
-    if (random.OneIn(50)) test.port().Cancel(random.Below(70), random.Below(20), EndedBy::kCancel);
+    if (random.OneIn(50)) test.port().Cancel(test.port().first(), random.Below(70), random.Below(20), EndedBy::kCancel);
     char sink[4096];
     while (recv(peer, sink, sizeof(sink), MSG_DONTWAIT) > 0) {
     }
   }
-  test.port().CancelHandle(*socket, EndedBy::kCancel);
+  test.port().CancelHandle(test.port().first(), socket->index, socket->last_generation, EndedBy::kCancel);
   const double deadline = MonotonicMs() + 10'000;
   while (test.port().in_kernel() > 0 && MonotonicMs() < deadline) test.Get(512, 50);
   CHECK_EQ(test.port().in_kernel(), 0u);
@@ -358,7 +358,7 @@ static Register timeouts("timeouts/ops", "a timeout ends its operation once, nev
                                CHECK_EQ(packet.ended_by, uint16_t{3});
                                CHECK(MonotonicMs() - started >= timeout);
                              }
-                             test.port().CloseHandle(*socket, true);
+                             test.Close(*socket, true);
                              close(peer);
                            }
                            CHECK(test.Get(10, 0).empty());
@@ -373,14 +373,14 @@ static Register pool("pool/fallbacks", "truncate and size without their opcodes,
     test.Start(Opcode::kTruncate, file, 0, 0, 4096 + round);
     if (round % 3 == 0) {
       test.Submit();
-      test.port().CloseHandle(file, false);
+      test.Close(file, false);
       CHECK(test.GetExactly(1)[0].key == round);
       continue;
     }
     CHECK_EQ(test.GetExactly(1)[0].status, kOk);
     test.Start(Opcode::kSize, file, 0, 0);
     CHECK_EQ(test.GetExactly(1)[0].result, 4096.0 + round);
-    test.port().CloseHandle(file, false);
+    test.Close(file, false);
   }
 });
 

@@ -1,0 +1,307 @@
+// What only a shared port does: gets that wait, threads that come and go, and the turns of its driver. See port.h for who may call what,
+// and waiters.h for who gets which packet.
+//
+// Invariants: everything but `mutex_`, `driver_` and `closing_` is under the mutex. The driver never sleeps over something to do: what is
+// published under the mutex sets `kick_wanted_`, and whoever lets go of the mutex kicks the driver if it waits; the driver itself looks at
+// everything under the mutex, in the same hold in which it says that it waits.
+#include "core/port.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/test_hooks.h"
+
+namespace cp {
+
+namespace {
+constexpr double kForever = std::numeric_limits<double>::infinity();
+}  // namespace
+
+void Port::Unlock() {
+  const bool kick = kick_wanted_ && driver_waits_ && !driver_kicked_ && !on_driver();
+  if (kick) driver_kicked_ = true;
+  kick_wanted_ = false;
+  std::vector<Waiters::Call> calls;
+  calls.swap(waiters_.wakes);
+  mutex_.unlock();
+  if (kick) Kick();
+  for (const Waiters::Call& call : calls) {
+    if (call.loop)
+      call.wake->Notify();
+    else
+      call.wake->Unpark();
+  }
+}
+
+// ---- gets -----------------------------------------------------------------------------------------------------------------
+
+uint32_t Port::EnterShared(Attachment& a) {
+  Control& c = *a.control;
+  const uint32_t flags = c.enter_flags;
+  const double timeout = c.min_complete > 0 ? c.timeout_ms : 0;
+  const uint32_t max = std::min(c.max_packets, kCompletionsMax);
+  c.enter_error = 0;
+  c.refusal = kRefusalNone;
+  Lock lock(*this);
+  if (closing_) c.submit_count = 0;
+  if (c.submit_count != 0) Ingest(a);
+  if ((flags & kEnterArm) != 0) a.watches_idle = true;
+  uint32_t count = 0;
+  if ((flags & kEnterSubmitOnly) == 0 && !closing_) count = TakeShared(a, flags, max, timeout, lock);
+  if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
+  c.completions = count;
+  c.in_kernel = a.in_kernel;
+  c.in_flight = in_flight_;
+  c.next_deadline_ms = kForever;  // the driver's business
+  WriteControl(a);
+  c.returned = static_cast<uint32_t>(std::min<size_t>(a.returned.size(), kReturnedMax));
+  for (uint32_t i = 0; i < c.returned; i++) {
+    c.returns[i] = a.returned.back();
+    a.returned.pop_back();
+  }
+  return count;
+}
+
+uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double timeout, Lock& lock) {
+  Waiter& waiter = a.waiter;
+  const bool job = (flags & kEnterJob) != 0;
+  auto* out = reinterpret_cast<CompletionEntry*>(a.block + kControlBytes + kSubmissionsMax * kEntryBytes);
+  const auto settle = [&] { return (flags & kEnterWantInternal) != 0 ? Fill(a, max, kEnterWantInternal) : 0; };
+  const auto take = [&](uint32_t count) {
+    for (; count < max && !queue_.empty(); count++) {
+      PutOut(a, &out[count], queue_.front());
+      queue_.Pop();
+    }
+    return count;
+  };
+  // The packet that another thread gave this one, and what else is there.
+  const auto fetch = [&] {
+    const CompletionEntry packet = waiter.packet;
+    waiter.handed = false;
+    queue_.Taken();
+    waiter.until_job_ends = job;
+    PutOut(a, out, packet);
+    return take(1);
+  };
+
+  if (const uint32_t count = settle()) return count;
+  if ((flags & kEnterWantUser) == 0 || max == 0) {
+    if ((flags & kEnterArm) == 0) return 0;
+    waiters_.Arrive(waiter);
+    if ((flags & kEnterWantUser) == 0)
+      waiters_.Disarm(waiter);
+    else if (waiter.state == WaitState::kNone && !waiter.handed)
+      waiters_.Arm(waiter);
+    waiters_.Release();
+    return 0;
+  }
+  if (waiter.handed) return fetch();
+  if (job) waiters_.Arrive(waiter);
+  if (waiter.state == WaitState::kBlocked && timeout <= 0) waiters_.Withdraw(waiter);
+  if (waiter.state != WaitState::kBlocked) {
+    waiters_.Leave(waiter);
+    if (waiters_.CanTake(waiter)) {
+      const uint32_t count = take(0);
+      waiters_.Enter(waiter, job);
+      return count;
+    }
+    if (timeout <= 0) {
+      // With a job of the event loop that finds nothing no get has returned.
+      if (!job && !MutantIs(Mutant::kNullIsFree)) waiters_.Enter(waiter, false);
+      if (job && (flags & kEnterArm) != 0) waiters_.Arm(waiter);
+      waiters_.Release();
+      return 0;
+    }
+    waiters_.Disarm(waiter);
+    waiters_.Wait(waiter);
+    waiters_.Release();  // a claim that was given up may be somebody else's
+    if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
+  }
+  const double until = MonotonicMs() + timeout;
+  for (double left = timeout; left > 0 && !waiter.handed && !closing_; left = until - MonotonicMs()) {
+    lock.Drop();
+    waiter.wake->Park(left);
+    lock.Acquire();
+    if (waiter.handed) break;
+    if (const uint32_t count = settle()) return count;  // it keeps its place among those that wait
+  }
+  if (waiter.handed) return fetch();
+  if (closing_ || (flags & kEnterGoesOn) != 0) return 0;
+  waiters_.Withdraw(waiter);
+  if (!MutantIs(Mutant::kNullIsFree)) waiters_.Enter(waiter, false);
+  return 0;
+}
+
+void Port::EndJob(Attachment& a, bool all) {
+  Lock lock(*this);
+  if (!a.waiter.placed || (!all && !a.waiter.until_job_ends)) return;
+  waiters_.Leave(a.waiter);
+  waiters_.Release();
+}
+
+void Port::BeginBlocking(Attachment& a) {
+  Lock lock(*this);
+  waiters_.BeginBlocking(a.waiter);
+}
+
+void Port::EndBlocking(Attachment& a) {
+  Lock lock(*this);
+  waiters_.EndBlocking(a.waiter);
+}
+
+bool Port::Reserve(Attachment& a) {
+  Lock lock(*this);
+  if (in_flight_ >= options_.max_operations) return false;
+  in_flight_++;
+  a.deferred++;
+  return true;
+}
+
+void Port::Unreserve(Attachment& a, uint32_t count) {
+  Lock lock(*this);
+  count = std::min(count, a.deferred);
+  in_flight_ -= count;
+  a.deferred -= count;
+}
+
+// ---- threads --------------------------------------------------------------------------------------------------------------
+
+Attachment* Port::Attach(uint64_t owner, std::span<std::byte> block, std::shared_ptr<Wake> wake, uint64_t thread) {
+  CP_ASSERT(shared_ && block.size() >= kBlockBytes);
+  Lock lock(*this);
+  if (closing_) return nullptr;
+  // In turns, so that a number comes again only when nothing of its last bearer can be under way any more: the answer to a cancel comes
+  // with the very call that submits it.
+  uint32_t index = next_attachment_;
+  for (uint32_t tried = 0; index < attachments_.size() && attachments_[index]; tried++) {
+    if (tried == kAttachmentsMax) return nullptr;
+    index = (index + 1) % kAttachmentsMax;
+  }
+  next_attachment_ = (index + 1) % kAttachmentsMax;
+  if (index >= attachments_.size()) attachments_.resize(index + 1);
+  attachments_[index] = std::make_unique<Attachment>(index, owner, block, options_.max_operations);
+  Attachment& a = *attachments_[index];
+  a.waiter.wake = std::move(wake);
+  a.waiter.thread = thread;
+  attached_++;
+  return &a;
+}
+
+bool Port::Detach(Attachment& a) {
+  Lock lock(*this);
+  a.control->submit_count = 0;
+  waiters_.Remove(a.waiter);
+  in_flight_ -= a.deferred;
+  a.deferred = 0;
+  CancelAllOf(a);
+  waiters_.Release();
+  if (attached_ > 1) {
+    const auto busy = [&] {
+      bool found = false;
+      a.operations.ForEachUsed([&](Operation& op) { found = found || (op.pending() && UsesMemoryOf(op, a)); });
+      return found;
+    };
+    if (busy()) WaitForDriver(lock);
+    std::unique_lock held(mutex_, std::adopt_lock);
+    leaving_++;
+    driver_turned_.wait(held, [&] { return !busy(); });
+    leaving_--;
+    held.release();
+  }
+  DropPackets(a.internal);
+  a.gone = true;
+  a.returned = {};
+  for (uint32_t id = 1; id < memory_.size(); id++) {
+    Memory& memory = memory_[id];
+    if (memory.owner != &a) continue;
+    if (memory.registered && memory.uses == 0) {
+      memory = {};
+      free_memory_.push_back(id);
+    }
+    memory.registered = false;
+  }
+  const bool last = --attached_ == 0;
+  if (MutantIs(Mutant::kClosesWithCreator) && a.index == 0 && !last) {
+    lock.Drop();
+    Close();
+    return false;
+  }
+  if (!last) EraseIfOver(a);
+  return last;
+}
+
+// Asks for the end of what can't go on without the thread: what promises or streams wait for, and what works in its memory.
+void Port::CancelAllOf(Attachment& a) {
+  a.operations.ForEachUsed([&](Operation& op) {
+    if (op.pending() && (op.internal || UsesMemoryOf(op, a))) CancelOne(op, EndedBy::kClose);
+  });
+  kick_wanted_ = true;
+}
+
+bool Port::UsesMemoryOf(const Operation& op, const Attachment& a) const {
+  const auto owns = [&](uint32_t id) { return id != kMemoryArena && id < memory_.size() && memory_[id].owner == &a; };
+  if (op.memory_id != kMemoryNone && owns(op.memory_id)) return true;
+  return op.extra && std::any_of(op.extra->segments.begin(), op.extra->segments.end(), [&](const Segment& s) { return owns(s.memory_id); });
+}
+
+void Port::Stop() {
+  Close();
+  {
+    Lock lock(*this);
+    stopping_ = true;
+    kick_wanted_ = true;
+  }
+  JoinDriver();
+  CP_ASSERT(in_kernel_ == 0);
+  // The handles were the port's.
+  while (handles_ != nullptr) {
+    Handle& handle = *handles_;
+    Detach(handle);
+    HandleTable::Process().Retire(handle);
+    CloseOs(handle.kind, handle.os);
+    handle.os = kOsHandleNone;
+    HandleTable::Process().Free(handle);
+  }
+}
+
+// ---- the driver -----------------------------------------------------------------------------------------------------------
+
+// Until all that is published now has been submitted, and what that ended at once has been reaped: two turns of the driver.
+void Port::WaitForDriver(Lock&) {
+  if (on_driver()) return;
+  const uint64_t target = driver_turns_ + 2;
+  driver_awaited_++;
+  if (driver_waits_ && !driver_kicked_) {
+    driver_kicked_ = true;
+    Kick();
+  }
+  std::unique_lock held(mutex_, std::adopt_lock);
+  driver_turned_.wait(held, [&] { return driver_turns_ >= target; });
+  held.release();
+  driver_awaited_--;
+}
+
+double Port::DriverTurn() {
+  driver_turns_++;
+  if (driver_awaited_ > 0 || leaving_ > 0) driver_turned_.notify_all();
+  if (!timers_.empty()) RunTimers();
+  if (waiters_.NeedsTick()) {
+    const double now = MonotonicMs();
+    if (now >= next_tick_) {
+      std::vector<Waiter*> all;
+      for (const auto& a : attachments_)
+        if (a && !a->gone) all.push_back(&a->waiter);
+      waiters_.Tick(all, [this](uint64_t thread) { return SampleThread(thread); });
+      next_tick_ = now + Waiters::kTickMs;
+    }
+  }
+  driver_ticks_ = waiters_.NeedsTick();
+  kick_wanted_ = false;
+  if (stopping_ && in_kernel_ == 0) return -1;
+  if (driver_awaited_ > 0) return 0;
+  double wait = NextTimeoutMs();
+  if (wait < 0) wait = kForever;
+  return driver_ticks_ ? std::min(wait, Waiters::kTickMs) : wait;
+}
+
+}  // namespace cp

@@ -1,0 +1,177 @@
+// See waiters.h. Invariants: a waiter is in `blocked_` exactly while kBlocked and not handed, in `armed_` exactly while kArmed; `claims_` is
+// the number of waiters with `claims`; `running_` that of waiters with `placed`, not `asleep`, and `blocking` 0.
+#include "core/waiters.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/assert.h"
+#include "core/test_hooks.h"
+
+namespace cp {
+
+void Wake::Unpark() {
+  std::lock_guard lock(mutex_);
+  token_ = true;
+  condition_.notify_one();
+}
+
+void Wake::Park(double timeout_ms) {
+  std::unique_lock lock(mutex_);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(static_cast<int64_t>(std::min(timeout_ms, 1e9) * 1e3));
+  condition_.wait_until(lock, until, [this] { return token_; });
+  token_ = false;
+}
+
+void Waiters::Release() {
+  while (packets_.size() > claims_ && (static_cast<uint64_t>(running_) + claims_ < concurrency_ || MutantIs(Mutant::kIgnoresLimit))) {
+    Waiter* waiter = blocked_;
+    if (MutantIs(Mutant::kFifoWaiters))
+      while (waiter != nullptr && waiter->older != nullptr) waiter = waiter->older;
+    if (waiter != nullptr) {
+      // It is certainly free, so the packet is its own from here on; its place is counted before it runs.
+      Unlink(blocked_, *waiter);
+      waiter->packet = packets_.Take();
+      waiter->handed = true;
+      Enter(*waiter, false);
+      releases_++;
+      wakes.push_back({waiter->wake, false});
+      if (MutantIs(Mutant::kWakesAll))
+        for (Waiter* other = blocked_; other != nullptr; other = other->older) {
+          releases_++;
+          wakes.push_back({other->wake, false});
+        }
+      continue;
+    }
+    // An event loop may be busy with other things: it is woken, and takes what it finds when it comes.
+    waiter = Callable();
+    if (waiter == nullptr) return;
+    waiter->woken = true;
+    waiter->claims = true;
+    waiter->claim_ticks = 0;
+    claims_++;
+    releases_++;
+    wakes.push_back({waiter->wake, true});
+  }
+}
+
+void Waiters::Leave(Waiter& waiter) {
+  if (!waiter.placed) return;
+  waiter.placed = false;
+  if (!waiter.asleep && waiter.blocking == 0) running_--;
+  CP_ASSERT(running_ >= 0);
+  waiter.asleep = false;
+}
+
+bool Waiters::CanTake(const Waiter& waiter) const {
+  CP_ASSERT(!waiter.placed);
+  return !packets_.empty() && (static_cast<uint32_t>(running_) < concurrency_ || MutantIs(Mutant::kIgnoresLimit));
+}
+
+void Waiters::Enter(Waiter& waiter, bool until_job_ends) {
+  if (waiter.placed) return;
+  waiter.placed = true;
+  waiter.asleep = false;
+  waiter.sample = {};
+  waiter.until_job_ends = until_job_ends;
+  if (waiter.blocking == 0) running_++;
+}
+
+void Waiters::Wait(Waiter& waiter) {
+  CP_ASSERT(waiter.state == WaitState::kNone && !waiter.placed && !waiter.handed);
+  waiter.state = WaitState::kBlocked;
+  Push(blocked_, waiter);
+}
+
+void Waiters::Withdraw(Waiter& waiter) {
+  CP_ASSERT(waiter.state == WaitState::kBlocked && !waiter.handed);
+  Unlink(blocked_, waiter);
+}
+
+void Waiters::Arm(Waiter& waiter) {
+  if (waiter.state == WaitState::kArmed) return;
+  CP_ASSERT(waiter.state == WaitState::kNone);
+  waiter.state = WaitState::kArmed;
+  Push(armed_, waiter);
+}
+
+void Waiters::Disarm(Waiter& waiter) {
+  Arrive(waiter);
+  if (waiter.state == WaitState::kArmed) Unlink(armed_, waiter);
+}
+
+void Waiters::Arrive(Waiter& waiter) {
+  waiter.woken = false;
+  DropClaim(waiter);
+}
+
+void Waiters::Remove(Waiter& waiter) {
+  Disarm(waiter);
+  if (waiter.handed) {
+    waiter.handed = false;
+    waiter.state = WaitState::kNone;
+    if (!MutantIs(Mutant::kLosesHanded)) packets_.PutBack(waiter.packet);
+  } else if (waiter.state == WaitState::kBlocked) {
+    Unlink(blocked_, waiter);
+  }
+  if (!MutantIs(Mutant::kForgetsPlace)) Leave(waiter);
+}
+
+void Waiters::BeginBlocking(Waiter& waiter) {
+  if (waiter.blocking++ > 0 || !waiter.placed || waiter.asleep || MutantIs(Mutant::kCountsBlocked)) return;
+  running_--;
+  Release();
+}
+
+void Waiters::EndBlocking(Waiter& waiter) {
+  CP_ASSERT(waiter.blocking > 0);
+  if (--waiter.blocking > 0 || !waiter.placed || waiter.asleep || MutantIs(Mutant::kCountsBlocked)) return;
+  running_++;  // above `concurrency` for a moment, if others came meanwhile
+}
+
+void Waiters::CloseAll() {
+  while (blocked_ != nullptr) {
+    Waiter& waiter = *blocked_;
+    Unlink(blocked_, waiter);
+    wakes.push_back({waiter.wake, false});
+  }
+  while (armed_ != nullptr) {
+    Waiter& waiter = *armed_;
+    DropClaim(waiter);
+    Unlink(armed_, waiter);
+    wakes.push_back({waiter.wake, true});
+  }
+}
+
+Waiter* Waiters::Callable() const {
+  Waiter* waiter = armed_;
+  while (waiter != nullptr && waiter->woken) waiter = waiter->older;
+  return waiter;
+}
+
+void Waiters::DropClaim(Waiter& waiter) {
+  if (!waiter.claims) return;
+  waiter.claims = false;
+  claims_--;
+}
+
+void Waiters::Push(Waiter*& stack, Waiter& waiter) {
+  waiter.older = stack;
+  waiter.newer = nullptr;
+  if (stack != nullptr) stack->newer = &waiter;
+  stack = &waiter;
+  waiting_++;
+}
+
+void Waiters::Unlink(Waiter*& stack, Waiter& waiter) {
+  if (waiter.newer != nullptr)
+    waiter.newer->older = waiter.older;
+  else
+    stack = waiter.older;
+  if (waiter.older != nullptr) waiter.older->newer = waiter.newer;
+  waiter.newer = waiter.older = nullptr;
+  waiter.state = WaitState::kNone;
+  waiting_--;
+}
+
+}  // namespace cp

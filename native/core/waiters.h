@@ -1,0 +1,150 @@
+// Who gets the packets of a shared port: the reference is the kernel queue behind Windows' ports (KQUEUE). Threads that wait are released
+// last in, first out; at most `concurrency` threads hold a place, that is, run on packets of the port. A model of this file for the
+// checker spin stands in model/; its steps carry the names of the functions here.
+//
+// Everything is called under the port's mutex and never blocks. What wakes a thread is collected in `wakes` and done by the port when it
+// has let go of the mutex.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/abi.h"
+#include "core/packet_queue.h"
+
+namespace cp {
+
+// What wakes one thread, from any other. Shared by whoever may still be about to use it, so that a thread may end meanwhile.
+class Wake {
+ public:
+  Wake() = default;
+  Wake(const Wake&) = delete;
+  Wake& operator=(const Wake&) = delete;
+  virtual ~Wake() = default;
+
+  // Ends the thread's sleep, or the next one if it doesn't sleep.
+  void Unpark();
+  // Sleeps until Unpark, at most timeout_ms.
+  void Park(double timeout_ms);
+  // Wakes the thread's event loop. Several calls may come out as one.
+  virtual void Notify() = 0;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  bool token_ = false;
+};
+
+// What the watcher knows of a thread.
+struct ThreadSample {
+  bool known = false;
+  bool sleeping = false;  // blocked in the kernel at this moment
+  uint64_t switches = 0;  // grows whenever it has run
+};
+
+enum class WaitState : uint8_t {
+  kNone,
+  kBlocked,  // in a blocking get, or between two slices of one
+  kArmed,    // its event loop waits for packets
+};
+
+// One thread's place at a port.
+struct Waiter {
+  std::shared_ptr<Wake> wake;
+  uint64_t thread = 0;  // the OS's number of the thread, for the watcher
+  WaitState state = WaitState::kNone;
+  bool handed = false;  // `packet` was given to it, and it hasn't come for it
+  bool claims = false;  // armed: woken for a packet, and counted in claims_
+  bool woken = false;   // armed: its wake is under way
+  bool placed = false;  // it holds a place
+  bool asleep = false;  // … but the watcher saw it blocked, so the place isn't counted
+  bool until_job_ends = false;
+  uint32_t blocking = 0;  // depth of port.blocking: the place isn't counted
+  uint32_t claim_ticks = 0;
+  ThreadSample sample;
+  CompletionEntry packet{};
+  Waiter* newer = nullptr;
+  Waiter* older = nullptr;
+};
+
+class Waiters {
+ public:
+  Waiters(PacketQueue& packets, uint32_t concurrency) : packets_(packets), concurrency_(concurrency) {}
+
+  // A packet is in the queue, or a place is free: releases whom it can.
+  void Release();
+  // A get begins: the thread's place is given up. The caller goes on with Take, Wait or Arm before it lets go of the mutex, and calls
+  // Release if it does none of them.
+  void Leave(Waiter& waiter);
+  // True if the thread may take a packet now. It then takes what it wants from the queue and calls Enter.
+  bool CanTake(const Waiter& waiter) const;
+  // The get returns, with packets or without: the thread holds a place from now on.
+  void Enter(Waiter& waiter, bool until_job_ends);
+  // A blocking get finds nothing: the thread is the newest of those that wait.
+  void Wait(Waiter& waiter);
+  // The wait ends without having been released: time ran out. Not for one that was handed a packet.
+  void Withdraw(Waiter& waiter);
+  // An event loop waits for packets. Disarm: no more.
+  void Arm(Waiter& waiter);
+  void Disarm(Waiter& waiter);
+  // The event loop has come, called or not.
+  void Arrive(Waiter& waiter);
+  // The thread leaves the port. A packet that it was handed goes back to the queue's front.
+  void Remove(Waiter& waiter);
+  void BeginBlocking(Waiter& waiter);
+  void EndBlocking(Waiter& waiter);
+  // The port closes: everybody is woken. The packets are the port's business, but those handed out are put back first.
+  void CloseAll();
+
+  // Whether Tick has anything to find out: packets wait, and somebody who isn't called for one already.
+  bool NeedsTick() const { return packets_.size() > 0 && (blocked_ != nullptr || Callable() != nullptr); }
+  // The watcher, every kTickMs while NeedsTick: `sample` says what a thread does. Threads that sleep in the kernel lose their place until they
+  // are seen running; an event loop that was called and didn't come in a whole tick is given up.
+  template <typename Sample>
+  void Tick(const std::vector<Waiter*>& all, Sample&& sample) {
+    for (Waiter* waiter : all) {
+      if (waiter->claims && waiter->claim_ticks++ > 0) DropClaim(*waiter);
+      if (!waiter->placed || waiter->blocking > 0) continue;
+      const ThreadSample now = sample(waiter->thread);
+      const bool still =
+          now.known && now.sleeping && waiter->sample.known && waiter->sample.sleeping && now.switches == waiter->sample.switches;
+      waiter->sample = now;
+      if (still == waiter->asleep) continue;
+      waiter->asleep = still;
+      running_ += still ? -1 : 1;
+    }
+    Release();
+  }
+  static constexpr double kTickMs = 10;
+
+  uint32_t waiting() const { return waiting_; }
+  int32_t running() const { return running_; }
+  uint64_t releases() const { return releases_; }
+
+  // What the port has to do once it has let go of the mutex.
+  struct Call {
+    std::shared_ptr<Wake> wake;
+    bool loop;
+  };
+  std::vector<Call> wakes;
+
+ private:
+  Waiter* Callable() const;
+  void DropClaim(Waiter& waiter);
+  void Push(Waiter*& stack, Waiter& waiter);
+  void Unlink(Waiter*& stack, Waiter& waiter);
+
+  PacketQueue& packets_;
+  const uint32_t concurrency_;
+  Waiter* blocked_ = nullptr;  // newest first
+  Waiter* armed_ = nullptr;    // newest first
+  uint32_t waiting_ = 0;
+  uint32_t claims_ = 0;  // event loops that were woken for a packet each and have not come yet
+  int32_t running_ = 0;  // places that are counted; never negative
+  uint64_t releases_ = 0;
+};
+
+}  // namespace cp

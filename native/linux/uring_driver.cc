@@ -1,0 +1,156 @@
+// The driver of a shared port on io_uring: the thread that made the ring, submits what any thread has prepared, and waits in it. It ends
+// when the port is stopped and the kernel has let go of everything.
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+#include <cerrno>
+#include <cmath>
+#include <semaphore>
+
+#include "linux/thread_sample.h"
+#include "linux/uring_port.h"
+
+namespace cp {
+
+namespace {
+constexpr uint64_t kUserDataKick = uint64_t{4} << 56;     // kTagKick
+constexpr uint64_t kUserDataTimeout = uint64_t{5} << 56;  // kTagTimeout
+constexpr double kFiniteMax = 9e12;                       // beyond 285 years a timespec's arithmetic isn't worth it
+constexpr long kNoMemoryPauseNs = 1'000'000;
+
+__kernel_timespec Timespec(double ms) {
+  __kernel_timespec span;
+  span.tv_sec = static_cast<int64_t>(ms / 1e3);
+  span.tv_nsec = static_cast<int64_t>(std::ceil((ms - static_cast<double>(span.tv_sec) * 1e3) * 1e6));
+  if (span.tv_nsec >= 1'000'000'000) {
+    span.tv_sec++;
+    span.tv_nsec -= 1'000'000'000;
+  }
+  return span;
+}
+
+struct Start {
+  UringPort* port;
+  CreateError* error;
+  bool opened = false;
+  std::binary_semaphore done{0};
+};
+
+}  // namespace
+
+// The ring is made by the thread that will submit to it (IORING_SETUP_SINGLE_ISSUER binds it to its maker).
+bool UringPort::StartDriver(CreateError* error) {
+  Start start{this, error};
+  // Signals are for the program's own threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int result = pthread_create(&driver_thread_, nullptr, &UringPort::RunDriver, &start);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (result != 0) {
+    *error = {result, "the I/O thread of the port can't be started: too many threads, or no memory"};
+    return false;
+  }
+  driver_started_ = true;
+  start.done.acquire();
+  if (!start.opened) JoinDriver();
+  return start.opened;
+}
+
+void* UringPort::RunDriver(void* given) {
+  auto& start = *static_cast<Start*>(given);
+  UringPort* port = start.port;
+  pthread_setname_np(pthread_self(), "completion-port");
+  port->driver_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  const bool opened = start.opened = port->Open(start.error);
+  start.done.release();  // `start` is gone from here on
+  if (opened) port->Drive();
+  return nullptr;
+}
+
+void UringPort::JoinDriver() {
+  if (driver_started_) pthread_join(driver_thread_, nullptr);
+  driver_started_ = false;
+}
+
+void UringPort::Drive() {
+  std::vector<int> closing;
+  for (;;) {
+    unsigned submit;
+    double wait;
+    {
+      Lock lock(*this);
+      EndDriverWait();
+      // Of descriptors whose entries were prepared before the last call the kernel knows now, if it took all.
+      for (const int fd : closing) close(fd);
+      closing.clear();
+      if (!cancels_.empty() || !backlog_.empty()) Pump();
+      Reap();
+      wait = DriverTurn();
+      if (wait < 0) return;
+      if (!cancels_.empty() || !backlog_.empty()) Pump();
+      if (!kick_watched_) {
+        if (io_uring_sqe* sqe = TakeSqe()) {
+          io_uring_prep_read(sqe, event_fd_, &kicks_, sizeof(kicks_), 0);
+          io_uring_sqe_set_data64(sqe, kUserDataKick);
+          kick_watched_ = true;
+        } else {
+          wait = 0;
+        }
+      }
+      if (pool_jobs_ > 0 && !pool_watched_) wait = 0;
+      if (wait > 0 && wait < kFiniteMax && !features_.ext_arg) {
+        wait_timeout_ = Timespec(wait);
+        if (io_uring_sqe* sqe = TakeSqe()) {
+          io_uring_prep_timeout(sqe, &wait_timeout_, 1, 0);
+          io_uring_sqe_set_data64(sqe, kUserDataTimeout);
+        } else {
+          wait = 0;
+        }
+      }
+      if (!cancels_.empty() || !backlog_.empty()) wait = 0;  // the ring is full: there is room after the call
+      if (io_uring_cq_ready(&ring_) > 0) wait = 0;
+      submit = io_uring_sq_ready(&ring_);
+      // Publishes the entries, as io_uring_submit would; the call itself is made without the mutex.
+      ring_.sq.sqe_head = ring_.sq.sqe_tail;
+      io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
+      closing.swap(close_later_);
+      kick_wanted_ = false;
+      enters_++;
+      BeginDriverWait();
+    }
+    DriveOnce(submit, wait);
+  }
+}
+
+void UringPort::DriveOnce(unsigned submit, double wait_ms) {
+  unsigned flags = IORING_ENTER_GETEVENTS;
+  __kernel_timespec timeout;
+  io_uring_getevents_arg argument{};
+  argument.sigmask_sz = _NSIG / 8;
+  void* extra = nullptr;
+  size_t extra_bytes = _NSIG / 8;
+  if (features_.ext_arg && wait_ms > 0 && wait_ms < kFiniteMax) {
+    timeout = Timespec(wait_ms);
+    argument.ts = reinterpret_cast<uint64_t>(&timeout);
+    flags |= IORING_ENTER_EXT_ARG;
+    extra = &argument;
+    extra_bytes = sizeof(argument);
+  }
+  const int result = io_uring_enter2(static_cast<unsigned>(ring_.enter_ring_fd), submit, wait_ms > 0 ? 1 : 0, flags,
+                                     static_cast<sigset_t*>(extra), extra_bytes);
+  if (result != -EAGAIN && result != -EBUSY) return;
+  // No memory for a request now: what was not taken stays in the ring, and goes with the next call.
+  const timespec pause = {0, kNoMemoryPauseNs};
+  nanosleep(&pause, nullptr);
+}
+
+void UringPort::Kick() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof(one));
+}
+
+ThreadSample UringPort::SampleThread(uint64_t thread) { return SampleThreadState(thread); }
+
+}  // namespace cp

@@ -1,0 +1,471 @@
+// A shared port with many threads: who gets packets, how many run, what is cancelled, closed and left behind. Asserted by invariants, for
+// ThreadSanitizer above all: each packet exactly once, never more threads at once than `concurrency`, nothing lost when a thread leaves.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "linux/thread_sample.h"
+#include "test/harness.h"
+
+namespace cp::test {
+
+namespace {
+
+constexpr uint64_t kOwner = 500;
+
+class QuietWake final : public Wake {
+ public:
+  void Notify() override { notified.fetch_add(1); }
+  std::atomic<uint32_t> notified{0};
+};
+
+// One thread's side: a control block, its slots.
+class Member {
+ public:
+  Member(UringPort& port, uint64_t owner) : port_(port), block_(kBlockBytes), wake(std::make_shared<QuietWake>()) {
+    attachment_ = port.Attach(owner, block_.span(), wake, CurrentThread());
+    if (attachment_ == nullptr) return;
+    for (uint32_t slot = port.options().max_operations; slot > 0; slot--) free_.push_back(slot - 1);
+    generations_.assign(port.options().max_operations, 1);
+  }
+  // True: it was the last.
+  bool Leave() {
+    const bool last = port_.Detach(*attachment_);
+    attachment_ = nullptr;
+    return last;
+  }
+  bool in() const { return attachment_ != nullptr; }
+  Control& control() { return *attachment_->control; }
+  Attachment& attachment() { return *attachment_; }
+
+  bool Post(double key, double id = 0) {
+    control().post_key = key;
+    control().post_bytes = 0;
+    control().post_operation_id = id;
+    control().post_tag = kNoTag;
+    return port_.Post(*attachment_);
+  }
+
+  // Starts an operation; false: refused (control().refusal says why) or the port is closed.
+  bool Start(Opcode opcode, uint32_t index, uint32_t generation, uint32_t memory_id, uint64_t offset, uint64_t length, double id,
+             double timeout_ms = -1, uint32_t* slot_out = nullptr) {
+    if (free_.empty()) {
+      // Others took the packets of all of them, or there are as many as there may be.
+      control().submit_count = 0;
+      control().enter_flags = kEnterSubmitOnly;
+      control().min_complete = control().max_packets = 0;
+      port_.Enter(*attachment_);
+      Hear();
+      control().refusal = kRefusalFull;
+      if (free_.empty()) return false;
+    }
+    const uint32_t slot = free_.back();
+    free_.pop_back();
+    SubmissionEntry entry{};
+    entry.opcode = static_cast<uint8_t>(opcode);
+    entry.flags = timeout_ms >= 0 ? kSubmissionHasTimeout : 0;
+    entry.slot = slot;
+    entry.slot_generation = generations_[slot];
+    entry.handle_index = index;
+    entry.handle_generation = generation;
+    entry.memory_id = memory_id;
+    entry.offset = static_cast<double>(offset);
+    entry.length = static_cast<double>(length);
+    entry.timeout_ms = timeout_ms;
+    entry.operation_id = id;
+    std::memcpy(block_.span().data() + kControlBytes, &entry, sizeof(entry));
+    control().submit_count = 1;
+    control().enter_flags = kEnterSubmitOnly;
+    control().min_complete = control().max_packets = 0;
+    port_.Enter(*attachment_);
+    Hear();
+    CHECK_EQ(control().rejected, 0u);
+    if (control().refusal != kRefusalNone || (control().flags & kControlClosing) != 0) {
+      free_.push_back(slot);
+      return false;
+    }
+    if (slot_out != nullptr) *slot_out = slot;
+    return true;
+  }
+  bool Cancel(uint32_t slot) { return port_.Cancel(*attachment_, slot, generations_[slot], EndedBy::kCancel); }
+
+  // As getManySync: waits in slices up to timeout_ms.
+  std::vector<CompletionEntry> Get(uint32_t max, double timeout_ms, double slice_ms = 5) {
+    const double until = MonotonicMs() + timeout_ms;
+    for (;;) {
+      const double left = until - MonotonicMs();
+      control().enter_flags = kEnterWantUser | kEnterWantInternal | (left > 0 ? static_cast<uint32_t>(kEnterGoesOn) : 0u);
+      control().min_complete = left > 0 ? 1 : 0;
+      control().timeout_ms = std::min(left, slice_ms);
+      control().max_packets = max;
+      const uint32_t count = port_.Enter(*attachment_);
+      Hear();
+      std::vector<CompletionEntry> packets(count);
+      if (count > 0) {
+        std::memcpy(packets.data(), block_.span().data() + kControlBytes + kSubmissionsMax * kEntryBytes, count * sizeof(CompletionEntry));
+        for (const CompletionEntry& packet : packets)
+          if (packet.kind != 0 && (packet.flags & kCompletionForeign) == 0) Free(packet.slot, packet.next_slot_generation);
+        return packets;
+      }
+      if (left <= 0 || (control().flags & kControlClosing) != 0) return {};
+    }
+  }
+  bool closing() { return (control().flags & kControlClosing) != 0; }
+
+ private:
+  void Free(uint32_t slot, uint32_t generation) {
+    generations_[slot] = generation;
+    free_.push_back(slot);
+  }
+  void Hear() {
+    for (uint32_t i = 0; i < control().returned; i++)
+      if (control().returns[i].generation != 0) Free(control().returns[i].slot, control().returns[i].generation);
+    control().returned = 0;
+  }
+
+  UringPort& port_;
+  Fenced block_;
+  Attachment* attachment_ = nullptr;
+  std::vector<uint32_t> free_;
+  std::vector<uint32_t> generations_;
+
+ public:
+  std::shared_ptr<QuietWake> wake;
+};
+
+// A shared port; the thread that makes it is attached, and is the last to leave.
+class SharedPort {
+ public:
+  explicit SharedPort(uint32_t concurrency, uint32_t max_operations = 512, uint32_t ring_entries = 64) : arena_(1 << 20) {
+    PortOptions options;
+    options.shared = true;
+    options.concurrency = concurrency;
+    options.max_operations = max_operations;
+    options.ring_entries = ring_entries;
+    options.arena = arena_.span();
+    CreateError error;
+    port_ = UringPort::Create(options, &error);
+    if (!port_) Fail(__FILE__, __LINE__, error.reason);
+    first_ = std::make_unique<Member>(*port_, kOwner);
+    CHECK(first_->in());
+  }
+  ~SharedPort() {
+    CP_ASSERT(first_->Leave());
+    port_->Stop();
+  }
+  UringPort& port() { return *port_; }
+  Member& first() { return *first_; }
+  std::byte* arena() { return arena_.span().data(); }
+  Handle& Adopt(HandleKind kind, int fd, double key) {
+    Handle* handle = HandleTable::Process().Create(kOwner, kind, fd);
+    CHECK(handle != nullptr);
+    if (kind == HandleKind::kSocket) handle->connection = Connection::kConnected;
+    CHECK_EQ(port_->Associate(*handle, key), 0);
+    return *handle;
+  }
+
+ private:
+  Fenced arena_;
+  std::unique_ptr<UringPort> port_;
+  std::unique_ptr<Member> first_;
+};
+
+// A failed check leaves its function by longjmp, which no thread but the case's own may do.
+struct Wrong {
+  std::atomic<const char*> what{nullptr};
+  void Expect(bool good, const char* text) {
+    if (!good) what.store(text);
+  }
+};
+#define EXPECT(wrong, condition) (wrong).Expect((condition), #condition)
+#define CHECK_NONE(wrong) \
+  if ((wrong).what.load() != nullptr) ::cp::test::Fail(__FILE__, __LINE__, (wrong).what.load())
+
+}  // namespace
+
+static Register posts("shared/posts",
+                      "eight threads, four posters: each packet once, each poster's in order, never more than `concurrency` at once",
+                      [](const Context& context) {
+                        for (const uint32_t concurrency : {1u, 2u, 4u}) {
+                          const uint32_t each = context.Count(20'000);
+                          constexpr uint32_t kPosters = 4, kTakers = 8;
+                          SharedPort shared(concurrency);
+                          std::vector<std::atomic<uint8_t>> seen(kPosters * each);
+                          std::atomic<uint32_t> taken{0};
+                          std::atomic<int32_t> running{0};
+                          Wrong wrong;
+                          std::vector<std::thread> threads;
+                          for (uint32_t t = 0; t < kTakers; t++)
+                            threads.emplace_back([&, t] {
+                              Member member(shared.port(), kOwner + t);
+                              std::vector<double> last(kPosters, -1);
+                              Random random(context.seed + t);
+                              while (taken.load() < kPosters * each) {
+                                const auto packets = member.Get(1 + random.Below(4), 20);
+                                if (packets.empty()) continue;
+                                // Between a get that returned with packets and the next: a place.
+                                EXPECT(wrong, running.fetch_add(1) < static_cast<int32_t>(concurrency));
+                                for (const CompletionEntry& packet : packets) {
+                                  const auto poster = static_cast<uint32_t>(packet.operation_id);
+                                  EXPECT(wrong, packet.key > last[poster]);
+                                  last[poster] = packet.key;
+                                  EXPECT(wrong, seen[poster * each + static_cast<uint32_t>(packet.key)].fetch_add(1) == 0);
+                                }
+                                taken += static_cast<uint32_t>(packets.size());
+                                if (random.OneIn(64)) std::this_thread::yield();
+                                running--;
+                              }
+                              member.Leave();
+                            });
+                          for (uint32_t p = 0; p < kPosters; p++)
+                            threads.emplace_back([&, p] {
+                              Member member(shared.port(), kOwner + 100 + p);
+                              for (uint32_t i = 0; i < each; i++) EXPECT(wrong, member.Post(i, p));
+                              member.Leave();
+                            });
+                          for (std::thread& thread : threads) thread.join();
+                          CHECK_NONE(wrong);
+                          CHECK_EQ(taken.load(), kPosters * each);
+                        }
+                      });
+
+static Register lifo("shared/lifo", "blocked threads are released newest first, also after waits of several slices, one for each packet",
+                     [](const Context& context) {
+                       constexpr uint32_t kThreads = 6;
+                       SharedPort shared(kThreads);
+                       for (uint32_t round = 0; round < context.Count(20); round++) {
+                         std::atomic<uint32_t> order{0};
+                         std::vector<uint32_t> got(kThreads, 0);
+                         std::vector<std::thread> threads;
+                         for (uint32_t t = 0; t < kThreads; t++) {
+                           std::atomic<bool> waits{false};
+                           threads.emplace_back([&, t] {
+                             Member member(shared.port(), kOwner + t);
+                             waits = true;
+                             const auto packets = member.Get(1, 10'000, 1);
+                             got[t] = packets.size() == 1 ? static_cast<uint32_t>(packets[0].key) : 99;
+                             order++;
+                             member.Leave();
+                           });
+                           for (;;) {
+                             shared.port().WriteStats(shared.first().attachment());
+                             if (waits.load() && shared.first().control().stats[kStatWaiting] == t + 1) break;
+                             std::this_thread::yield();
+                           }
+                         }
+                         for (uint32_t i = 0; i < kThreads; i++) CHECK(shared.first().Post(i));
+                         for (std::thread& thread : threads) thread.join();
+                         for (uint32_t t = 0; t < kThreads; t++) CHECK_EQ(got[t], kThreads - 1 - t);
+                       }
+                       shared.port().WriteStats(shared.first().attachment());
+                       CHECK_EQ(shared.first().control().stats[kStatReleases], static_cast<double>(kThreads * context.Count(20)));
+                       CHECK_EQ(shared.first().control().stats[kStatRunning], 0.0);
+                     });
+
+static Register io("shared/io", "recvs, sends, cancels and timeouts of eight threads: each operation one packet, taken by any of them",
+                   [](const Context& context) {
+                     constexpr uint32_t kThreads = 8;
+                     SharedPort shared(kThreads);
+                     const uint32_t rounds = context.Count(4'000);
+                     std::atomic<uint64_t> started{0}, ended{0};
+                     std::atomic<uint32_t> working{kThreads};
+                     Wrong wrong;
+                     std::vector<std::thread> threads;
+                     for (uint32_t t = 0; t < kThreads; t++) {
+                       int pair[2];
+                       TcpPair(pair);
+                       Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], t);
+                       threads.emplace_back([&, t, peer = pair[1], index = socket.index, generation = socket.last_generation] {
+                         Member member(shared.port(), kOwner + t);
+                         Random random(context.seed * 31 + t);
+                         for (uint32_t i = 0; i < rounds; i++) {
+                           uint32_t slot = 0;
+                           const bool timed = random.OneIn(16);
+                           if (!member.Start(Opcode::kRecv, index, generation, kMemoryArena, t * 4096, 1, t, timed ? 1 : -1, &slot)) {
+                             // As many as there may be are in flight, or wait in the queue: somebody has to take them.
+                             EXPECT(wrong, member.control().refusal == kRefusalFull);
+                             ended += member.Get(8, 1).size();
+                             continue;
+                           }
+                           started++;
+                           const bool writes = random.OneIn(2);
+                           if (writes) EXPECT(wrong, write(peer, "x", 1) == 1);
+                           if (!writes || random.OneIn(4)) member.Cancel(slot);
+                           for (const CompletionEntry& packet : member.Get(4, i % 4 == 0 ? 2 : 0)) {
+                             ended++;
+                             const auto status = static_cast<Status>(packet.status);
+                             EXPECT(wrong, status == Status::kOk
+                                               ? packet.bytes == 1
+                                               : (status == Status::kECANCELED || status == Status::kETIMEDOUT) && packet.bytes == 0);
+                             EXPECT(wrong, packet.key == packet.operation_id);
+                           }
+                         }
+                         // A recv that took the byte of its successor has left that without one.
+                         EXPECT(wrong, shared.port().CancelHandle(member.attachment(), index, generation, EndedBy::kCancel) >= 0);
+                         working--;
+                         const double deadline = MonotonicMs() + 10'000;
+                         while ((working.load() > 0 || ended.load() < started.load()) && MonotonicMs() < deadline)
+                           ended += member.Get(8, 1).size();
+                         close(peer);
+                         member.Leave();
+                       });
+                     }
+                     for (std::thread& thread : threads) thread.join();
+                     CHECK_NONE(wrong);
+                     CHECK_EQ(ended.load(), started.load());
+                   });
+
+static Register closes("shared/close-handle",
+                       "a handle is closed while threads start operations on it: each start is refused or has one packet",
+                       [](const Context& context) {
+                         constexpr uint32_t kThreads = 6;
+                         SharedPort shared(kThreads + 1);
+                         const int before = OpenDescriptors();
+                         for (uint32_t round = 0; round < context.Count(150); round++) {
+                           int pair[2];
+                           TcpPair(pair);
+                           Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], 1);
+                           const uint32_t index = socket.index, generation = socket.last_generation;
+                           std::atomic<uint32_t> started{0}, ended{0}, ready{0};
+                           Wrong wrong;
+                           std::vector<std::thread> threads;
+                           for (uint32_t t = 0; t < kThreads; t++)
+                             threads.emplace_back([&, t] {
+                               Member member(shared.port(), kOwner + t);
+                               ready++;
+                               for (;;) {
+                                 if (!member.Start(t % 2 == 0 ? Opcode::kRecv : Opcode::kSend, index, generation, kMemoryArena, 0, 16, 7))
+                                   break;
+                                 started++;
+                                 for (const CompletionEntry& packet : member.Get(4, 0)) {
+                                   ended++;
+                                   EXPECT(wrong, packet.key == 1 && packet.operation_id == 7);
+                                 }
+                                 if (started.load() - ended.load() > 200) ended += member.Get(8, 1).size();
+                               }
+                               EXPECT(wrong, member.control().refusal == kRefusalHandle);
+                               member.Leave();
+                             });
+                           while (ready.load() < kThreads) std::this_thread::yield();
+                           CHECK(shared.port().CloseHandle(shared.first().attachment(), index, generation, round % 2 == 0));
+                           for (std::thread& thread : threads) thread.join();
+                           const double deadline = MonotonicMs() + 5'000;
+                           while (ended.load() < started.load() && MonotonicMs() < deadline) ended += shared.first().Get(64, 1).size();
+                           CHECK_EQ(ended.load(), started.load());
+                           CHECK(shared.first().Get(1, 0).empty());
+                           CHECK_NONE(wrong);
+                           close(pair[1]);
+                         }
+                         CHECK_EQ(OpenDescriptors(), before);
+                       });
+
+static Register leaves("shared/leave",
+                       "threads come and go with operations in memory of their own, fenced: no byte is written after they left, and every "
+                       "operation has its packet",
+                       [](const Context& context) {
+                         SharedPort shared(4);
+                         int pair[2];
+                         TcpPair(pair);
+                         Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], 3);
+                         const uint32_t index = socket.index, generation = socket.last_generation;
+                         std::atomic<uint32_t> started{0};
+                         std::atomic<bool> over{false};
+                         std::thread writer([&, peer = pair[1]] {
+                           while (!over.load()) {
+                             if (send(peer, "y", 1, MSG_DONTWAIT) < 0) std::this_thread::yield();
+                           }
+                         });
+                         Wrong wrong;
+                         for (uint32_t round = 0; round < context.Count(400); round++) {
+                           std::vector<std::thread> threads;
+                           for (uint32_t t = 0; t < 3; t++)
+                             threads.emplace_back([&, t] {
+                               Fenced own(4096);
+                               Member member(shared.port(), kOwner + t);
+                               const uint32_t memory = shared.port().RegisterMemory(member.attachment(), own.span());
+                               EXPECT(wrong, memory != 0);
+                               for (uint32_t i = 0; i <= t; i++) {
+                                 if (member.Start(Opcode::kRecv, index, generation, memory, i * 64, 64, 5)) started++;
+                               }
+                               if (t == 2) member.Get(1, 0).empty() ? void() : void(started--);
+                               member.Leave();  // and `own` is unmapped
+                             });
+                           for (std::thread& thread : threads) thread.join();
+                           uint32_t ended = 0;
+                           const double deadline = MonotonicMs() + 5'000;
+                           while (ended < started.load() && MonotonicMs() < deadline)
+                             ended += static_cast<uint32_t>(shared.first().Get(8, 1).size());
+                           CHECK_EQ(ended, started.load());
+                           started = 0;
+                         }
+                         over = true;
+                         writer.join();
+                         CHECK_NONE(wrong);
+                         close(pair[1]);
+                       });
+
+static Register hand("shared/handed",
+                     "a packet that was handed to a thread which leaves without fetching it goes to another, first in line",
+                     [](const Context& context) {
+                       SharedPort shared(2);
+                       for (uint32_t round = 0; round < context.Count(500); round++) {
+                         {
+                           Member member(shared.port(), kOwner + 1);
+                           // A slice of a wait that ends empty: it stands among those that wait.
+                           member.control().enter_flags = kEnterWantUser | kEnterGoesOn;
+                           member.control().min_complete = 1;
+                           member.control().timeout_ms = 0.01;
+                           member.control().max_packets = 1;
+                           CHECK_EQ(shared.port().Enter(member.attachment()), 0u);
+                           CHECK(shared.first().Post(round));
+                           CHECK(shared.first().Post(round + 0.5));
+                           CHECK(!member.Leave());
+                         }
+                         const auto packets = shared.first().Get(2, 1'000);
+                         CHECK_EQ(packets.size(), size_t{2});
+                         CHECK_EQ(packets[0].key, static_cast<double>(round));
+                       }
+                     });
+
+static Register ends("shared/close", "a close ends every wait, in every thread, while others post and start", [](const Context& context) {
+  for (uint32_t round = 0; round < context.Count(60); round++) {
+    SharedPort shared(3);
+    int pair[2];
+    TcpPair(pair);
+    Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], 1);
+    const uint32_t index = socket.index, generation = socket.last_generation;
+    std::atomic<uint32_t> ready{0};
+    Wrong wrong;
+    std::vector<std::thread> threads;
+    for (uint32_t t = 0; t < 6; t++)
+      threads.emplace_back([&, t] {
+        Member member(shared.port(), kOwner + t);
+        ready++;
+        const double deadline = MonotonicMs() + 10'000;
+        bool closed = false;
+        while (!closed && MonotonicMs() < deadline) {
+          if (t < 2) {
+            closed = !member.Post(1);
+          } else if (t < 4) {
+            member.Get(2, 10'000);
+            closed = member.closing();
+          } else {
+            closed = !member.Start(Opcode::kRecv, index, generation, kMemoryArena, 0, 8, 1) && member.closing();
+            if (!closed) member.Get(4, 0);
+          }
+        }
+        EXPECT(wrong, closed);
+        member.Leave();
+      });
+    while (ready.load() < 6) std::this_thread::yield();
+    shared.port().Close();
+    for (std::thread& thread : threads) thread.join();
+    CHECK_NONE(wrong);
+    close(pair[1]);
+  }
+});
+
+}  // namespace cp::test

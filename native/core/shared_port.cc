@@ -100,6 +100,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   if (waiter.state == WaitState::kBlocked && timeout <= 0) waiters_.Withdraw(waiter);
   if (waiter.state != WaitState::kBlocked) {
     waiters_.Leave(waiter);
+    if (MutantIs(Mutant::kGivesAway)) waiters_.Release();
     if (waiters_.CanTake(waiter)) {
       const uint32_t count = take(0);
       waiters_.Enter(waiter, job);
@@ -107,14 +108,20 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     }
     if (timeout <= 0) {
       // With a job of the event loop that finds nothing no get has returned.
-      if (!job && !MutantIs(Mutant::kNullIsFree)) waiters_.Enter(waiter, false);
+      if (!job && !MutantIs(Mutant::kNullDoesNotCount)) waiters_.Enter(waiter, false);
       if (job && (flags & kEnterArm) != 0) waiters_.Arm(waiter);
       waiters_.Release();
       return 0;
     }
     waiters_.Disarm(waiter);
+    if (MutantIs(Mutant::kMissedPost)) {
+      lock.Drop();
+      waiter.wake->Park(0.03);
+      lock.Acquire();
+      if (closing_) return 0;
+    }
     waiters_.Wait(waiter);
-    waiters_.Release();  // a claim that was given up may be somebody else's
+    if (!MutantIs(Mutant::kMissedPost)) waiters_.Release();  // a claim that was given up may be somebody else's
     if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
   }
   const double until = MonotonicMs() + timeout;
@@ -128,12 +135,13 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   if (waiter.handed) return fetch();
   if (closing_ || (flags & kEnterGoesOn) != 0) return 0;
   waiters_.Withdraw(waiter);
-  if (!MutantIs(Mutant::kNullIsFree)) waiters_.Enter(waiter, false);
+  if (!MutantIs(Mutant::kNullDoesNotCount)) waiters_.Enter(waiter, false);
   return 0;
 }
 
 void Port::EndJob(Attachment& a, bool all) {
   Lock lock(*this);
+  if (MutantIs(Mutant::kJobNeverEnds) && !all) return;
   if (!a.waiter.placed || (!all && !a.waiter.until_job_ends)) return;
   waiters_.Leave(a.waiter);
   waiters_.Release();
@@ -233,7 +241,7 @@ bool Port::Detach(Attachment& a) {
 // Asks for the end of what can't go on without the thread: what promises or streams wait for, and what works in its memory.
 void Port::CancelAllOf(Attachment& a) {
   a.operations.ForEachUsed([&](Operation& op) {
-    if (op.pending() && (op.internal || UsesMemoryOf(op, a))) CancelOne(op, EndedBy::kClose);
+    if (op.pending() && (op.internal || UsesMemoryOf(op, a) || MutantIs(Mutant::kCancelsAllOfThread))) CancelOne(op, EndedBy::kClose);
   });
   kick_wanted_ = true;
 }

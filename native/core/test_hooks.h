@@ -15,15 +15,21 @@ enum class Mutant : uint8_t {
   kLifoQueue,
   kEarlyClose,
   kNoFin,
+  // Of a shared port.
   kWakesAll,
   kFifoWaiters,
+  kGivesAway,
   kForgetsPlace,
   kCountsBlocked,
-  kLosesHanded,
   kMissedPost,
-  kNullIsFree,
+  kNullDoesNotCount,
+  kLosesHanded,
+  kClosesWithCreator,
   kIgnoresLimit,
-  kClosesWithCreator
+  kLoopsFirst,
+  kCancelsAllOfThread,
+  kJobNeverEnds,
+  kAnySecret,
 };
 
 #if defined(CP_TEST_BUILD)

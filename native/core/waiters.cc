@@ -25,7 +25,7 @@ void Wake::Park(double timeout_ms) {
 
 void Waiters::Release() {
   while (packets_.size() > claims_ && (static_cast<uint64_t>(running_) + claims_ < concurrency_ || MutantIs(Mutant::kIgnoresLimit))) {
-    Waiter* waiter = blocked_;
+    Waiter* waiter = MutantIs(Mutant::kLoopsFirst) && Callable() != nullptr ? nullptr : blocked_;
     if (MutantIs(Mutant::kFifoWaiters))
       while (waiter != nullptr && waiter->older != nullptr) waiter = waiter->older;
     if (waiter != nullptr) {

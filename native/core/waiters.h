@@ -14,6 +14,7 @@
 
 #include "core/abi.h"
 #include "core/packet_queue.h"
+#include "core/test_hooks.h"
 
 namespace cp {
 
@@ -107,7 +108,7 @@ class Waiters {
   void Tick(const std::vector<Waiter*>& all, Sample&& sample) {
     for (Waiter* waiter : all) {
       if (waiter->claims && waiter->claim_ticks++ > 0) DropClaim(*waiter);
-      if (!waiter->placed || waiter->blocking > 0) continue;
+      if (!waiter->placed || waiter->blocking > 0 || MutantIs(Mutant::kCountsBlocked)) continue;
       const ThreadSample now = sample(waiter->thread);
       const bool still =
           now.known && now.sleeping && waiter->sample.known && waiter->sample.sleeping && now.switches == waiter->sample.switches;

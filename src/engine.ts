@@ -970,8 +970,12 @@ export class Engine {
   }
 
   #updateLiveness(): void {
+    // On a shared port a wake keeps nothing alive, so what promises and streams wait for does until it is settled.
+    const pending = this.shared
+      ? MathMax(this.u32[abi.IN_KERNEL_U32] as number, this.#internalInFlight)
+      : (this.u32[abi.IN_KERNEL_U32] as number);
     const busy =
-      (this.u32[abi.IN_KERNEL_U32] as number) > this.#unreferenced ||
+      pending > this.#unreferenced ||
       this.staged > 0 ||
       this.waiters.first !== null ||
       this.dispatch !== null;

@@ -114,9 +114,12 @@ export interface NativeModule {
     arena: Uint8Array,
     options: NativePortOptions,
   ): NativePort | { error: { errno: number; reason: string } };
-  /** Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread, or no descriptor. */
+  /**
+   * Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread, or no descriptor. Without a control
+   * block: whether the token is good, 0 if it is.
+   */
   attachPort(
-    control: Uint8Array,
+    control: Uint8Array | null,
     arena: Uint8Array,
     index: number,
     generation: number,

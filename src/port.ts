@@ -9,7 +9,7 @@ import { AbortError, illegalConstructor, invalidThis, misuse, portClosed, wrongT
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { disown, handleArgument } from './handle.js';
-import type { BackendName, BackendReport } from './native.js';
+import type { BackendName, BackendReport, NativePort } from './native.js';
 import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
@@ -278,14 +278,9 @@ function isShared(value: unknown): value is SharedArrayBuffer {
 
 const nameOf = (token: PortToken): string => `${token.index}:${token.generation}`;
 
-function sameToken(known: PortToken, given: PortToken): boolean {
-  if (known.secret !== given.secret || known.arena.byteLength !== given.arena.byteLength)
-    throw wrongValue('token', 'is not a token of a shared port of this process');
-  return true;
-}
-
-function secretWords(secret: string): number[] {
-  return [0, 8, 16, 24].map((at) => Number.parseInt(secret.slice(at, at + 8), 16));
+function attachNative(control: Uint8Array | null, arena: Uint8Array, { index, generation, secret }: PortToken): NativePort | number {
+  const word = (at: number): number => Number.parseInt(secret.slice(at, at + 8), 16);
+  return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24));
 }
 
 const freezeToken = (parts: PortToken): PortToken => Object.freeze({ ...parts });
@@ -391,7 +386,6 @@ export class CompletionPort<C = unknown> {
   readonly shared: boolean;
   readonly #engine: Engine;
   readonly #token: PortToken | null;
-  #detached = false;
 
   static {
     engineOf = (port) => {
@@ -446,24 +440,13 @@ export class CompletionPort<C = unknown> {
   static attach<C = unknown>(token: PortToken): CompletionPort<C> {
     const given = tokenArgument(token);
     const name = nameOf(given);
-    const known = MapGet(attached, name)?.deref();
-    if (known !== undefined && sameToken(known.#token as PortToken, given)) {
-      if (!known.#engine.closed) return known as CompletionPort<C>;
-      if (!known.#detached) throw portClosed();
-    }
     const arenaView = new Uint8Array(given.arena);
-    const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
-    const words = secretWords(given.secret);
-    const port = native.attachPort(
-      new Uint8Array(control),
-      arenaView,
-      given.index,
-      given.generation,
-      words[0] as number,
-      words[1] as number,
-      words[2] as number,
-      words[3] as number,
-    );
+    const known = MapGet(attached, name)?.deref();
+    // One that this thread has left may be joined again; the same goes for one that was collected.
+    const open = known !== undefined && !known.#engine.closed ? known : undefined;
+    const control = new SharedArrayBuffer(open === undefined ? abi.BLOCK_BYTES : 0);
+    const port = attachNative(open === undefined ? new Uint8Array(control) : null, arenaView, given);
+    if (port === 0) return open as CompletionPort<C>;
     if (port === -1) throw portClosed();
     if (port === -3) throw misuse(Error, 'EMFILE', 'no descriptor, or no room, for one more thread at the port');
     if (typeof port === 'number') throw wrongValue('token', 'is not a token of a shared port of this process');
@@ -521,7 +504,6 @@ export class CompletionPort<C = unknown> {
   detach(): void {
     const engine = engineOf(this);
     if (this.#token === null) notShared();
-    this.#detached = !engine.closed || this.#detached;
     engine.detach();
   }
 

@@ -44,4 +44,11 @@ export const workloads = [
     figures: [{ subject: 'post+get', against: 'MessageChannel', bar: 0.1 }],
     start: program('posts.mjs', { 'post+get': 'port', MessageChannel: 'channel' }),
   },
+  {
+    name: 'post-threads',
+    title: 'posts to a waiting worker in bursts of 1,024, one way, against postMessage',
+    unit: 'message',
+    figures: [{ subject: 'post', against: 'postMessage', bar: 1 / 8 }],
+    start: program('thread_posts.mjs', { post: 'port', postMessage: 'post-message' }),
+  },
 ];

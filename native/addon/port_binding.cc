@@ -131,7 +131,10 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
 // one more thread, or no descriptor.
 napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   Arguments<8> arguments(env, info);
-  const auto block = arguments.Bytes(0, kBlockBytes, true);
+  // Without a control block only the token is looked at.
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env, arguments.value(0), &type);
+  const auto block = type == napi_null ? std::span<std::byte>() : arguments.Bytes(0, kBlockBytes, true);
   const auto arena = arguments.Bytes(1, 0, true);
   Token token;
   token.index = arguments.U32(2);
@@ -143,6 +146,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   bool known = false;
   std::shared_ptr<Port> port = SharedPorts::Process().Find(token, arena.data(), &known);
   if (!port) return Number(env, known ? -1 : -2);
+  if (type == napi_null) return Number(env, 0);
   std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create();
   if (!notifier) return Number(env, -3);
   Attachment* attachment = port->Attach(environment->id, block, notifier, CurrentThread());

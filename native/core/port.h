@@ -26,6 +26,7 @@
 #include "core/handle_table.h"
 #include "core/operation.h"
 #include "core/packet_queue.h"
+#include "core/spin_mutex.h"
 #include "core/timer_wheel.h"
 #include "core/waiters.h"
 
@@ -181,7 +182,7 @@ class Port : public LoopSource {
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
     void Acquire() {
-      if (port_.shared_) port_.mutex_.lock();
+      if (port_.shared_) LockSpinning(port_.mutex_);
       held_ = true;
     }
     void Drop() {

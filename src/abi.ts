@@ -48,6 +48,8 @@ export const ENTER_ARM = 8;
 export const ENTER_GOES_ON = 16;
 /** Of a shared port: for a job of the event loop, at whose end the thread's place is free. */
 export const ENTER_JOB = 32;
+/** Of a shared port: more of what the get before has begun. */
+export const ENTER_MORE = 64;
 
 export const CONTROL_CLOSING = 1;
 

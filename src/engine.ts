@@ -798,7 +798,7 @@ export class Engine {
       if (packet !== null) packets[count++] = packet;
       else if (this.closed || (known && this.#queued() === 0)) return;
       else {
-        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL | job;
+        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL | abi.ENTER_MORE | job;
         if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
         known = true;
       }

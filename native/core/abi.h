@@ -79,6 +79,7 @@ enum EnterFlags : uint32_t {
   kEnterWantInternal = 4,  // bring packets of operations that settle promises or streams
   kEnterArm = 8,           // if nothing comes out: switch the event loop's notification on and look once more
   kEnterGoesOn = 16,       // shared: another slice of this wait will follow, so the thread keeps its place among those that wait
+  kEnterMore = 64,         // shared: more of what the get before has begun: the thread's place stays as it is
   kEnterJob = 32,          // shared: the packets are for one job of the event loop, at whose end the thread's place is free
 };
 

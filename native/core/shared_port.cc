@@ -90,12 +90,16 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     waiters_.Arrive(waiter);
     if ((flags & kEnterWantUser) == 0)
       waiters_.Disarm(waiter);
-    else if (waiter.state == WaitState::kNone && !waiter.handed)
+    else if (waiter.state == WaitState::kNone && !waiter.handed) {
+      // The event loop's wait is this thread's next get; only the job that goes on has its place until it ends.
+      if (!waiter.until_job_ends) waiters_.Leave(waiter);
       waiters_.Arm(waiter);
+    }
     waiters_.Release();
     return 0;
   }
   if (waiter.handed) return fetch();
+  if ((flags & kEnterMore) != 0 && waiter.placed) return take(0);
   if (job) waiters_.Arrive(waiter);
   if (waiter.state == WaitState::kBlocked && timeout <= 0) waiters_.Withdraw(waiter);
   if (waiter.state != WaitState::kBlocked) {
@@ -103,6 +107,8 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     if (MutantIs(Mutant::kGivesAway)) waiters_.Release();
     if (waiters_.CanTake(waiter)) {
       const uint32_t count = take(0);
+      // Its event loop is busy with them, and waits again when it says so.
+      waiters_.Disarm(waiter);
       waiters_.Enter(waiter, job);
       return count;
     }

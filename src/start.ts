@@ -139,7 +139,7 @@ export function startVector<C>(
   engine.write(at, slot, opcode, views.length, abi.MEMORY_NONE, 0, total, position, timeout);
   const { u32, f64 } = engine;
   for (let i = 0; i < views.length; i++) {
-    memory.segment(slot, views[i] as View);
+    memory.segment(slot, views[i] as View, lengths[i] as number);
     const byte = abi.SUBMISSIONS_AT + (at + 1) * abi.ENTRY_BYTES + i * (abi.ENTRY_BYTES / abi.SEGMENTS_PER_ENTRY);
     u32[byte >> 2] = memory.memoryId;
     u32[(byte >> 2) + 1] = memory.length;

@@ -747,7 +747,15 @@ export class Engine {
     this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
-    this.native.startLoop(() => weak.deref()?.wake() ?? false);
+    this.native.startLoop(() => {
+      try {
+        return weak.deref()?.wake() ?? false;
+      } catch (thrown) {
+        // Reported here, since the native side takes an exception for one of the ticks and continuations behind this call.
+        native.fatalException(thrown);
+        return false;
+      }
+    });
     this.native.unref();
   }
 

@@ -207,9 +207,14 @@ void PortBinding::CallWake(bool* again) {
   if (pending) {
     napi_value exception;
     if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) napi_fatal_exception(env, exception);
-    return;
   }
-  if (status == napi_ok && result != nullptr) napi_get_value_bool(env, result, again);
+  if (status == napi_ok && result != nullptr) {
+    napi_get_value_bool(env, result, again);
+  } else if (loop_ && port_ && !port_->closing()) {
+    // A tick or continuation threw once the function had returned: what it returned is lost, and it may be that it wants to be called
+    // again. The function itself doesn't throw, so this goes on only as long as there is something to run.
+    loop_->Wake();
+  }
 }
 
 void PortBinding::FinishClose() {

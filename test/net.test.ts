@@ -54,6 +54,26 @@ describe.each(implementations)('%s', (_name, net) => {
       expect((await received(peer)).equals(expected)).toBe(true);
     });
 
+    test('an encoding spelled in any way loses nothing', async () => {
+      const text = '漢'.repeat(2048);
+      const spellings = ['utf8', 'UTF8', 'utf-8', 'UTF-8', 'Utf-8', 'UTF16LE', 'Ucs-2', 'UCS2'] as BufferEncoding[];
+      const { client, peer } = await connected(net);
+      const expected: Buffer[] = [];
+      for (const spelling of spellings) {
+        expected.push(Buffer.from(text, spelling));
+        client.write(text, spelling);
+      }
+      client.cork();
+      for (const spelling of spellings) {
+        expected.push(Buffer.from(text, spelling));
+        client.write(text, spelling);
+      }
+      client.end();
+      const all = await received(peer);
+      expect(all.length).toBe(Buffer.concat(expected).length);
+      expect(all.equals(Buffer.concat(expected))).toBe(true);
+    });
+
     test('setEncoding gives strings, characters never cut apart', async () => {
       const { client, peer } = await connected(net);
       peer.setEncoding('utf8');

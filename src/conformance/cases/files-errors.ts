@@ -319,6 +319,38 @@ const foreign: ConformanceCase[] = [
   ),
 
   ...variants<Opener>(
+    {
+      clause: 'FILE-08',
+      title: 'a device that a read may wait for (the kernel’s log) is refused, those that answer at once are served',
+      reference: notAFile,
+      needs: ['linux'],
+    },
+    bothWays('device'),
+    (t, open) => {
+      const port = t.createPort();
+      for (const [name, bytes] of [
+        ['/dev/zero', 8],
+        ['/dev/null', 0],
+        ['/dev/urandom', 8],
+      ] as const) {
+        const { file, error } = open(t, port, name, 'r');
+        t.equal(error, null, `the error of opening ${name}`);
+        if (file?.key === undefined) port.associate(t.some(file, name), 1);
+        moved(t, port, t.some(file, name).read(new Uint8Array(8), { position: 0 }), bytes, `a read of ${name}`);
+      }
+      // Where this machine has one that this process may open.
+      let log: number;
+      try {
+        log = fs.openSync('/dev/kmsg', fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+      } catch {
+        return;
+      }
+      fs.closeSync(log);
+      notFile(t, open, port, '/dev/kmsg', ['r']);
+    },
+  ),
+
+  ...variants<Opener>(
     { clause: 'FILE-08', title: 'a socket is refused', reference: notAFile },
     bothWays('socket'),
     async (t, open) => {

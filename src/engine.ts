@@ -28,7 +28,7 @@ import {
   setImmediate,
   setTimeout,
 } from './primordials.js';
-import { leaveSignal } from './signals.js';
+import { leaveSignal, reasonOf } from './signals.js';
 import { Slot } from './slot.js';
 import { canceledError, detachedError, errorOfStatus, ringError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
@@ -469,7 +469,7 @@ export class Engine {
     const { opcode, key, operationId, internal } = slot;
     let error = null;
     if (status !== 0) {
-      const cause: unknown = by === abi.BY_SIGNAL ? slot.signal?.signal.reason : undefined;
+      const cause: unknown = by === abi.BY_SIGNAL && slot.signal !== null ? reasonOf(slot.signal.signal) : undefined;
       error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
     }
     let moved = bytes;

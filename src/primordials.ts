@@ -60,10 +60,15 @@ export const EventTargetAdd = uncurryThis(EventTarget.prototype.addEventListener
 export const EventTargetRemove = uncurryThis(EventTarget.prototype.removeEventListener) as unknown as Listen;
 
 let signalAborted: Getter<boolean> | undefined;
-/** Throws for what is no AbortSignal. Node loads that class when it is first named, so it isn't named before it is needed. */
+let signalReason: Getter<unknown> | undefined;
+/** These two throw for what is no AbortSignal. Node loads that class when it is first named, so it isn't named before it is needed. */
 export function AbortSignalAborted(signal: object): boolean {
   signalAborted ??= getter<boolean>(AbortSignal.prototype, 'aborted');
   return signalAborted(signal);
+}
+export function AbortSignalReason(signal: object): unknown {
+  signalReason ??= getter<unknown>(AbortSignal.prototype, 'reason');
+  return signalReason(signal);
 }
 
 const mapPrototype = Map.prototype;

@@ -27,6 +27,7 @@ import {
   SetDelete,
   setImmediate,
   setTimeout,
+  settledPromise,
 } from './primordials.js';
 import { leaveSignal, reasonOf } from './signals.js';
 import { Slot } from './slot.js';
@@ -48,7 +49,6 @@ const TIMER_MAX = 2 ** 31 - 1;
 const SETTLED = 0xff;
 
 const INFINITE = Number.POSITIVE_INFINITY;
-const resolved: Promise<void> = NativePromise.resolve();
 
 /** Engines with something in flight or waiting: nothing of them is collected. */
 const busyEngines = new Set<Engine>();
@@ -291,7 +291,7 @@ export class Engine {
     slot.native = false;
     if (slot.internal) {
       // Internal operations are settled out of order anyway; a post would be shown to gets.
-      PromiseThen(resolved, () => {
+      PromiseThen(settledPromise, () => {
         if (!this.closed) this.#finish(slot, slot.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
       });
       return;
@@ -706,7 +706,7 @@ export class Engine {
   scheduleFlush(): void {
     if (this.#flushScheduled || this.#draining || this.#again) return;
     this.#flushScheduled = true;
-    PromiseThen(resolved, this.#flushTask);
+    PromiseThen(settledPromise, this.#flushTask);
   }
 
   /** Called where the loop's state may have changed without a start. */

@@ -1,7 +1,7 @@
 // OP-01, -02, -03, -06: the life of an operation object, from its start to its packet and its next start. Limits are in
 // operations-limits.ts.
 
-import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
+import type { ConformanceCase, Context, FileHandle, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
 import { flights, noMore, settled } from './flight.js';
 import { connect } from './tcp-common.js';
@@ -172,6 +172,90 @@ export const cases: readonly ConformanceCase[] = [
       }
     },
   },
+
+  ...variants<'id' | 'position' | 'offset' | 'length' | 'timeout' | 'signal'>(
+    {
+      clause: 'OP-02',
+      title: 'an option whose getter starts the same operation, or closes the handle, lets only one of both happen',
+      reference: reuse,
+    },
+    {
+      'getter-of-id': 'id',
+      'getter-of-position': 'position',
+      'getter-of-offset': 'offset',
+      'getter-of-length': 'length',
+      'getter-of-timeout': 'timeout',
+      'getter-of-signal': 'signal',
+    },
+    (t, option) => {
+      const port = t.createPort();
+      const path = t.tempFile('file', 'abcdef');
+      const listener = t.listener(port, 1);
+      const file = t.openFile(port, 2, path);
+      const starts: ((operation: Operation) => unknown)[] = [
+        (operation) => file.read(new Uint8Array(3), operation),
+        (operation) => file.writev([new Uint8Array(3)], operation),
+        (operation) => file.size(operation),
+        (operation) => port.open(path, 'r', operation as Operation & { key: number }),
+      ];
+      /** An operation with a getter that acts when it is first read. */
+      const trapped = (act: (operation: Operation) => void): { operation: Operation; wasRead: () => boolean } => {
+        const operation = new t.api.Operation();
+        operation.position = 0;
+        operation.key = 9;
+        const value = operation[option];
+        let read = false;
+        Object.defineProperty(operation, option, {
+          configurable: true,
+          get() {
+            if (!read) {
+              read = true;
+              act(operation);
+            }
+            return value;
+          },
+        });
+        return { operation, wasRead: () => read };
+      };
+      for (const start of starts) {
+        const { operation, wasRead } = trapped((inner) => listener.accept(inner));
+        let outer: unknown = null;
+        try {
+          start(operation);
+        } catch (error) {
+          outer = error;
+        }
+        if (wasRead()) {
+          t.equal((outer as { code?: string } | null)?.code, 'ERR_OPERATION_PENDING', 'what the outer start throws');
+          t.equal(operation.cancel(), true, 'cancel of the operation that the getter started');
+        }
+        t.equal(port.inFlight, 1, 'inFlight');
+        const packet = t.takeOneSync(port);
+        t.ok(packet.operation === operation, 'the one packet');
+        t.equal(operation.pending, false, 'pending after it');
+        if (packet.kind === 'open') (packet.result as FileHandle).close();
+        t.nothing(port);
+      }
+      for (const start of starts.slice(0, 3)) {
+        const { operation, wasRead } = trapped(() => file.close());
+        if (file.closed) break;
+        let outer: unknown = null;
+        try {
+          start(operation);
+        } catch (error) {
+          outer = error;
+        }
+        if (!wasRead()) continue;
+        t.equal(
+          (outer as { code?: string } | null)?.code,
+          'ERR_HANDLE_CLOSED',
+          'what a start throws whose getter closed the handle',
+        );
+        t.equal(port.inFlight, 0, 'inFlight');
+        t.equal(operation.pending, false, 'pending');
+      }
+    },
+  ),
 
   ...variants(
     {

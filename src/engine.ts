@@ -210,8 +210,10 @@ export class Engine {
     return made;
   }
 
-  /** Gives back a slot whose operation wasn't started after all. */
+  /** Gives back a slot whose operation wasn't started after all, and what of its memory was placed. */
   abandon(slot: Slot): void {
+    this.memory.finish(slot, 0, false);
+    slot.arenaOffset = -1;
     slot.nextFree = this.#freeSlot;
     this.#freeSlot = slot;
   }

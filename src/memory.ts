@@ -390,7 +390,7 @@ export class Memory {
   // ---- at the operation's end
 
   /**
-   * Copies what was read to where it belongs and gives the slot's memory back.
+   * Copies what was read to where it belongs and gives the slot's memory back, also that of a start that didn't come about.
    *
    * @returns false if the buffer was detached or made too small meanwhile: nothing was copied then
    */

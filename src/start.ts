@@ -240,7 +240,13 @@ export function startOpen<C>(
     // In the order of the starts: what was started before is handed over before.
     engine.ingest();
     const entryFlags = (isInternal(operation) ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
-    const refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
+    let refused: number;
+    try {
+      refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
+    } catch (error) {
+      engine.abandon(slot);
+      throw error;
+    }
     if (refused !== 0) {
       engine.abandon(slot);
       throw misuse(Error, 'ENOMEM', `the native side has no room for the operation (${refused})`);

@@ -148,7 +148,7 @@ export class Engine {
   /** The native side calls turn() again at once. */
   #again = false;
   #flushScheduled = false;
-  #immediateScheduled = false;
+  #turnScheduled = false;
   /** Packets that may still be delivered before timers and other I/O have their turn, async gets answered without a wait included. */
   #budget = TURN_MAX;
   #timer: NodeJS.Timeout | null = null;
@@ -159,7 +159,7 @@ export class Engine {
     if (!this.#draining && !this.#again) this.settleLoop();
   };
   readonly #immediateTask = (): void => {
-    this.#immediateScheduled = false;
+    this.#turnScheduled = false;
     this.#run();
   };
   readonly #timerTask = (): void => {
@@ -717,10 +717,15 @@ export class Engine {
   }
 
   #scheduleTurn(): void {
-    if (this.#immediateScheduled || this.#draining || this.#again) return;
-    this.#immediateScheduled = true;
-    const immediate = setImmediate(this.#immediateTask);
-    if (!this.#referenced) immediate.unref();
+    if (this.#turnScheduled || this.#draining || this.#again) return;
+    this.#turnScheduled = true;
+    if (this.#referenced) {
+      setImmediate(this.#immediateTask);
+      return;
+    }
+    // An immediate that isn't referenced runs when something else wakes libuv, and only then.
+    if (!this.#loopStarted) this.#startLoop();
+    this.native.wake();
   }
 
   /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
@@ -803,6 +808,7 @@ export class Engine {
 
   /** A turn that the native side begins. Returns true if it is to be called again at once. */
   wake(): boolean {
+    this.#turnScheduled = false;
     const again = this.turn();
     if (!again || !this.#inverted || this.staged === 0 || this.#fetched() || this.#queued() > 0) return again;
     // The loop comes to its wait next, and all that stands between is a look at libuv's own events.

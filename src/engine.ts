@@ -566,7 +566,7 @@ export class Engine {
     let packet = this.take();
     if (packet !== null || this.closed) return packet;
     const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
-    const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+    let wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     for (;;) {
       const left = timeout === 0 ? 0 : deadline === INFINITE ? SLICE_MS : deadline - native.now();
       const count = left > 0 ? this.#reap(wants, prefetch, 1, MathMin(left, SLICE_MS)) : this.#reap(wants, prefetch, 0, 0);
@@ -575,6 +575,10 @@ export class Engine {
         if (packet !== null) return packet;
         this.checkOpen(); // settling may have closed it
       } else if (left <= 0) return null;
+      if (left > 0) continue;
+      // Internal packets come first and may come for ever, each starting the next; a user's that is queued behind them is there in time.
+      if (this.u32[abi.QUEUED_U32] === 0) return null;
+      wants = abi.ENTER_WANT_USER;
     }
   }
 
@@ -600,17 +604,23 @@ export class Engine {
 
   /** Adds what is there without waiting. `fresh`: what is fetched came from an enter just now, which says whether there is more. */
   #fill(packets: CompletionPacket[], max: number, fresh: boolean): void {
+    const both = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     let known = fresh;
+    let wants = both;
     let count = packets.length;
     while (count < max && !this.closed) {
       const packet = this.take();
-      if (packet !== null) packets[count++] = packet;
-      else if (this.closed || (known && this.#queued() === 0)) return;
-      else {
-        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
-        if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
-        known = true;
+      if (packet !== null) {
+        packets[count++] = packet;
+        wants = both;
+        continue;
       }
+      if (this.closed || (known && this.#queued() === 0)) return;
+      // Internal packets alone: see getSync.
+      if (wants !== both && this.u32[abi.QUEUED_U32] === 0) return;
+      if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
+      known = true;
+      wants = abi.ENTER_WANT_USER;
     }
   }
 

@@ -230,14 +230,21 @@ void UringPort::PrepareSocket(Operation& op, io_uring_sqe* sqe) {
 
 // On a pool thread, with a descriptor of the job's own: the handle may be closed, and its number reused, meanwhile.
 bool UringPort::BeginOnPool(Operation& op) {
+  int error = 0;
   if (!pool_) {
-    pool_ = std::make_shared<PoolChannel>();
-    pool_->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    // Kept only if it is whole: the next job tries again.
+    auto channel = std::make_shared<PoolChannel>();
+    channel->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (channel->event_fd < 0)
+      error = errno;
+    else
+      pool_ = std::move(channel);
   }
-  const int fd = pool_->event_fd < 0 ? -1 : fcntl(static_cast<int>(op.handle->os), F_DUPFD_CLOEXEC, 0);
+  const int fd = error != 0 ? -1 : fcntl(static_cast<int>(op.handle->os), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0 && error == 0) error = errno;
   MarkInKernel(op, Route::kPool);
-  if (fd < 0) {
-    Report(op, {0, errno});
+  if (error != 0) {
+    Report(op, {0, error});
     return true;
   }
   const Opcode kind = op.kind;
@@ -268,7 +275,7 @@ bool UringPort::BeginOnPool(Operation& op) {
   });
   if (!queued) {
     close(fd);
-    Report(op, {0, EAGAIN});
+    Report(op, {0, ENOMEM});  // what a thread lacks; not its EAGAIN, which would have Report begin the operation again, and again
     return true;
   }
   pool_jobs_++;

@@ -3,6 +3,7 @@
 
 import type { ConformanceCase, Context, FileHandle, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
+import { childAnswer, childCaseMs, childMs } from './buffers.js';
 import { flights, noMore, settled } from './flight.js';
 import { connect } from './tcp-common.js';
 
@@ -383,6 +384,64 @@ export const cases: readonly ConformanceCase[] = [
       t.deepEqual(touched, [], 'what was done to a context');
     },
   },
+
+  ...variants<{ lack: string; codes: readonly string[]; refill: string }>(
+    {
+      clause: 'OP-06',
+      title: 'what a start lacks is said by its packet, and what comes later doesn’t suffer from it',
+      reference: 'A request that fails at once queues no packet on Windows; here it does, so that failures come one way only',
+      needs: ['linux', 'proc'],
+      timeoutMs: childCaseMs,
+    },
+    {
+      'no-descriptors': {
+        lack: `for (;;) try { fds.push(openSync('/dev/null')); } catch (error) { if (error.code === 'EMFILE') break; throw error; }`,
+        codes: ['EMFILE'],
+        refill: 'for (const fd of fds) closeSync(fd);',
+      },
+      'no-threads': {
+        // Less room than a thread's stack takes.
+        lack: `const size = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096 + 4 * 2 ** 20;
+          const limited = spawnSync('prlimit', ['--pid', String(process.pid), '--as=' + size + ':']);
+          if (limited.status !== 0) answer({ unable: 'prlimit can’t be run: ' + (limited.error ?? limited.stderr) });`,
+        codes: ['ENOMEM'],
+        refill: '',
+      },
+    },
+    async (t, { lack, codes, refill }) => {
+      const answer = await childAnswer<{ before: (string | null)[]; after: (string | null)[]; size: number }>(
+        t,
+        `
+        import { spawnSync } from 'node:child_process';
+        import { closeSync, openSync, readFileSync, statSync } from 'node:fs';
+        const answer = (said) => { console.log(JSON.stringify(said)); process.exit(0); };
+        const path = process.argv[2];
+        const port = createPort();
+        const file = FileHandle.openSync(path, 'r+');
+        port.associate(file, 1);
+        const truncate = (size) => {
+          file.truncate(size);
+          const packet = port.getSync(3000);
+          return packet === null ? 'no packet' : packet.error === null ? null : packet.error.code;
+        };
+        const fds = [];
+        ${lack}
+        const before = [truncate(20), truncate(30)];
+        ${refill}
+        const after = [truncate(40), truncate(50)];
+        answer({ before, after, size: statSync(path).size });
+        `,
+        // Truncating takes the way of systems that have no asynchronous form of it.
+        { args: [t.tempFile('file', 'x'.repeat(1000))], env: { COMPLETION_PORT_DISABLE: 'ftruncate' }, timeoutMs: childMs },
+      );
+      const { before, after, size } = answer;
+      for (const code of refill === '' ? [...before, ...after] : before)
+        t.ok(code === null || codes.includes(code), `the end of a truncate that lacks something, which is ${code}`);
+      if (refill !== '') t.deepEqual(after, [null, null], 'the ends of those that lack nothing');
+      const last = [...before, ...after].lastIndexOf(null);
+      t.equal(size, last < 0 ? 1000 : 20 + 10 * last, 'the file’s size, by the last that said success');
+    },
+  ),
 
   ...variants(
     {

@@ -37,6 +37,7 @@ export const PromiseThen = uncurryThis(Promise.prototype.then) as (
 export const ObjectSetPrototypeOf = Object.setPrototypeOf as <T>(value: T, prototype: null) => T;
 export const ReflectSet = Reflect.set;
 export const StringIncludes = uncurryThis(String.prototype.includes) as (text: string, part: string) => boolean;
+export const StringSlice = uncurryThis(String.prototype.slice) as (text: string, from: number, to: number) => string;
 
 /** 'Uint8Array' and so on; undefined for a DataView. */
 export const TypedArrayTag = getter<string | undefined>(typedArrayPrototype, Symbol.toStringTag);

@@ -299,15 +299,7 @@ napi_value PortBinding::OpenFile(napi_env env, napi_callback_info info) {
   Arguments<9> arguments(env, info);
   auto* self = arguments.data<PortBinding>();
   const uint32_t slot = arguments.U32(0), generation = arguments.U32(1);
-  std::string path;
-  bool is_view = false;
-  napi_is_typedarray(env, arguments.value(2), &is_view);
-  if (is_view) {
-    const auto bytes = arguments.Bytes(2, 0, false);
-    path.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  } else {
-    path = arguments.String(2);
-  }
+  const std::string path = arguments.Path(2);
   const int32_t flags = arguments.I32(3);
   const uint32_t mode = arguments.U32(4);
   const double key = arguments.Integer(5, 0, kSafeIntegerMax);

@@ -260,8 +260,8 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
     case Opcode::kWritev:
     case Opcode::kSendv: {
       if (entry.segments > kSegmentsMax) return refuse(InvalidCode());
-      op.extra = std::make_unique<OperationExtra>();
-      op.extra->segments.resize(entry.segments);
+      op.extra = MakeExtra();
+      if (!op.extra || !op.extra->segments.Reset(entry.segments)) return Complete(op, Status::kENOMEM, 0);
       for (uint32_t i = 0; i < entry.segments; i++) {
         SegmentEntry segment;
         std::memcpy(&segment, reinterpret_cast<const std::byte*>(rest) + i * sizeof(SegmentEntry), sizeof(segment));
@@ -274,7 +274,8 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
       break;
     }
     case Opcode::kConnect: {
-      op.extra = std::make_unique<OperationExtra>();
+      op.extra = MakeExtra();
+      if (!op.extra) return Complete(op, Status::kENOMEM, 0);
       std::memcpy(&op.extra->address, rest, sizeof(AddressEntry));
       if (op.extra->address.family != 4 && op.extra->address.family != 6) return refuse(InvalidCode());
       break;
@@ -360,11 +361,12 @@ bool Port::Open(uint32_t slot, uint32_t generation, std::string_view path, int f
                 double operation_id, bool internal) {
   if (closing_) return false;
   if (control_->submit_count != 0) Ingest();
+  auto extra = MakeExtra();
+  if (!extra || !extra->path.Reset(path.size() + 1)) return false;
+  std::memcpy(extra->path.data(), path.data(), path.size());
   Operation* op = Claim(slot, generation, Opcode::kOpen, internal, operation_id);
   if (op == nullptr) return false;
-  op->extra = std::make_unique<OperationExtra>();
-  op->extra->path.assign(path.begin(), path.end());
-  op->extra->path.push_back('\0');
+  op->extra = std::move(extra);
   op->extra->open_flags = flags;
   op->extra->open_mode = mode;
   op->key = key;

@@ -439,6 +439,22 @@ describe.each(implementations)('%s', (_name, net) => {
       expect((await failed)[0]).toMatchObject({ name: 'AbortError' });
     });
 
+    test('one that is aborted already does so too, with its reason, before anything else happens', async () => {
+      const socket = new net.Socket({ signal: AbortSignal.abort('enough') });
+      const order = recordEvents(socket, 'error', 'connect', 'close');
+      const failed = once(socket, 'error');
+      const close = new Promise((resolve) => socket.once('close', resolve));
+      expect((await failed)[0]).toMatchObject({ name: 'AbortError', code: 'ABORT_ERR', cause: 'enough' });
+      await close;
+      expect(order).toEqual(['error', 'close']);
+    });
+
+    test('an AbortSignal that is aborted already fails a connect with AbortError', async () => {
+      const port = await listen(net.createServer());
+      const client = track(net.connect({ port, host: '127.0.0.1', signal: AbortSignal.abort() }));
+      expect((await once(client, 'error').catch((error: Error) => [error]))[0]).toMatchObject({ name: 'AbortError' });
+    });
+
     test('a destroyed socket can connect again', async () => {
       const server = net.createServer((socket) => socket.end('hello'));
       const port = await listen(server);

@@ -30,8 +30,9 @@ import {
   SetDelete,
   setImmediate,
   setTimeout,
+  settledPromise,
 } from './primordials.js';
-import { leaveSignal } from './signals.js';
+import { leaveSignal, reasonOf } from './signals.js';
 import { Slot } from './slot.js';
 import { canceledError, detachedError, errorOfStatus, ringError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
@@ -51,7 +52,6 @@ const TIMER_MAX = 2 ** 31 - 1;
 const SETTLED = 0xff;
 
 const INFINITE = Number.POSITIVE_INFINITY;
-const resolved: Promise<void> = NativePromise.resolve();
 
 /** Engines with something in flight or waiting: nothing of them is collected. */
 const busyEngines = new Set<Engine>();
@@ -165,7 +165,7 @@ export class Engine {
   /** The native side calls turn() again at once. */
   #again = false;
   #flushScheduled = false;
-  #immediateScheduled = false;
+  #turnScheduled = false;
   /** Packets that may still be delivered before timers and other I/O have their turn, async gets answered without a wait included. */
   #budget = TURN_MAX;
   #timer: NodeJS.Timeout | null = null;
@@ -176,7 +176,7 @@ export class Engine {
     if (!this.#draining && !this.#again) this.settleLoop();
   };
   readonly #immediateTask = (): void => {
-    this.#immediateScheduled = false;
+    this.#turnScheduled = false;
     this.#run();
   };
   readonly #timerTask = (): void => {
@@ -235,9 +235,12 @@ export class Engine {
     );
   }
 
-  /** Gives back a slot whose operation wasn't started after all. */
+  /** Gives back a slot whose operation wasn't started after all, and what of its memory was placed. */
   abandon(slot: Slot): void {
     if (this.#deferring > 0) this.native.unreserve(1);
+    this.memory.finish(slot, 0, false);
+    slot.arenaOffset = -1;
+    slot.aborted = false;
     slot.nextFree = this.#freeSlot;
     this.#freeSlot = slot;
   }
@@ -453,7 +456,7 @@ export class Engine {
     slot.native = false;
     if (slot.internal) {
       // Internal operations are settled out of order anyway; a post would be shown to gets.
-      PromiseThen(resolved, () => {
+      PromiseThen(settledPromise, () => {
         if (!this.closed) this.#finish(slot, slot.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
       });
       return;
@@ -671,7 +674,8 @@ export class Engine {
     const { opcode, key, operationId, internal } = slot;
     let error = null;
     if (status !== 0) {
-      const cause: unknown = by === abi.BY_SIGNAL ? (slot.aborted ? slot.abortReason : slot.signal?.signal.reason) : undefined;
+      let cause: unknown;
+      if (by === abi.BY_SIGNAL) cause = slot.signal === null ? slot.abortReason : reasonOf(slot.signal.signal);
       error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
     }
     let moved = bytes;
@@ -754,7 +758,7 @@ export class Engine {
     if (packet !== null || this.closed) return packet;
     if (placeAt !== null || this.shared) this.#claimPlace();
     const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
-    const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+    let wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     for (;;) {
       const left = timeout === 0 ? 0 : deadline === INFINITE ? SLICE_MS : deadline - native.now();
       const count =
@@ -766,6 +770,10 @@ export class Engine {
         if (packet !== null) return packet;
         this.checkOpen(); // settling may have closed it
       } else if (left <= 0 || this.closed) return null;
+      if (left > 0) continue;
+      // Internal packets come first and may come for ever, each starting the next; a user's that is queued behind them is there in time.
+      if (this.u32[abi.QUEUED_U32] === 0) return null;
+      wants = abi.ENTER_WANT_USER;
     }
   }
 
@@ -791,17 +799,23 @@ export class Engine {
 
   /** Adds what is there without waiting. `fresh`: what is fetched came from an enter just now, which says whether there is more. */
   #fill(packets: CompletionPacket[], max: number, fresh: boolean, job: number): void {
+    const both = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     let known = fresh;
+    let wants = both;
     let count = packets.length;
     while (count < max && !this.closed) {
       const packet = this.take();
-      if (packet !== null) packets[count++] = packet;
-      else if (this.closed || (known && this.#queued() === 0)) return;
-      else {
-        const wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL | abi.ENTER_MORE | job;
-        if (this.#reap(wants, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
-        known = true;
+      if (packet !== null) {
+        packets[count++] = packet;
+        wants = both;
+        continue;
       }
+      if (this.closed || (known && this.#queued() === 0)) return;
+      // Internal packets alone: see getSync.
+      if (wants !== both && this.u32[abi.QUEUED_U32] === 0) return;
+      if (this.#reap(wants | abi.ENTER_MORE | job, MathMin(max - count, abi.COMPLETIONS_MAX), 0, 0) === 0) return;
+      known = true;
+      wants = abi.ENTER_WANT_USER;
     }
   }
 
@@ -902,7 +916,7 @@ export class Engine {
   scheduleFlush(): void {
     if (this.#flushScheduled || this.#draining || this.#again) return;
     this.#flushScheduled = true;
-    PromiseThen(resolved, this.#flushTask);
+    PromiseThen(settledPromise, this.#flushTask);
   }
 
   /** Called where the loop's state may have changed without a start. */
@@ -911,16 +925,21 @@ export class Engine {
   }
 
   #scheduleTurn(): void {
-    if (this.#immediateScheduled || this.#draining || this.#again) return;
+    if (this.#turnScheduled || this.#draining || this.#again) return;
     if (this.shared) {
       // Only a turn that native code begins has an end of the job.
       if (!this.#loopStarted) this.#startLoop();
       this.native.wake();
       return;
     }
-    this.#immediateScheduled = true;
-    const immediate = setImmediate(this.#immediateTask);
-    if (!this.#referenced) immediate.unref();
+    this.#turnScheduled = true;
+    if (this.#referenced) {
+      setImmediate(this.#immediateTask);
+      return;
+    }
+    // An immediate that isn't referenced runs when something else wakes libuv, and only then.
+    if (!this.#loopStarted) this.#startLoop();
+    this.native.wake();
   }
 
   /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
@@ -955,7 +974,15 @@ export class Engine {
     this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
-    this.native.startLoop(() => weak.deref()?.wake() ?? false);
+    this.native.startLoop(() => {
+      try {
+        return weak.deref()?.wake() ?? false;
+      } catch (thrown) {
+        // Reported here, since the native side takes an exception for one of the ticks and continuations behind this call.
+        native.fatalException(thrown);
+        return false;
+      }
+    });
     this.native.unref();
   }
 
@@ -974,11 +1001,7 @@ export class Engine {
     const pending = this.shared
       ? MathMax(this.u32[abi.IN_KERNEL_U32] as number, this.#internalInFlight)
       : (this.u32[abi.IN_KERNEL_U32] as number);
-    const busy =
-      pending > this.#unreferenced ||
-      this.staged > 0 ||
-      this.waiters.first !== null ||
-      this.dispatch !== null;
+    const busy = pending > this.#unreferenced || this.staged > 0 || this.waiters.first !== null || this.dispatch !== null;
     const held = busy || (this.u32[abi.IN_KERNEL_U32] as number) > 0 || this.#internalInFlight > 0;
     if (held !== this.#busy) {
       this.#busy = held;
@@ -1005,6 +1028,7 @@ export class Engine {
 
   /** A turn that the native side begins. Returns true if it is to be called again at once. */
   wake(): boolean {
+    this.#turnScheduled = false;
     const again = this.turn();
     if (!again || !this.#inverted || this.staged === 0 || this.#fetched() || this.#queued() > 0) return again;
     // The loop comes to its wait next, and all that stands between is a look at libuv's own events.

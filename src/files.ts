@@ -8,7 +8,18 @@ import { Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
 import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
-import { MapGet, StringIncludes } from './primordials.js';
+import {
+  MapGet,
+  MathMin,
+  NativeUint8Array,
+  StringIncludes,
+  StringSlice,
+  TypedArrayBuffer,
+  TypedArrayByteLength,
+  TypedArrayByteOffset,
+  TypedArrayIndexOf,
+  Uint8ArraySet,
+} from './primordials.js';
 import { startBuffer, startPlain, startVector } from './start.js';
 import { errorOfResult } from './status.js';
 import { integer, safeInteger } from './validate.js';
@@ -52,21 +63,30 @@ function flagTable(): OpenFlags {
   return openFlags;
 }
 
+/**
+ * No system takes a path of so many characters or bytes (Linux: 4,096 bytes, Windows: 32,767 UTF-16 units), and each says ENAMETOOLONG:
+ * of a longer one this much is handed over, whatever a script gives.
+ */
+const PATH_MAX = 65_536;
+
 /** The path of an open, for the native side. */
 export function pathArgument(path: unknown): string | Uint8Array {
   if (typeof path === 'string') {
     if (StringIncludes(path, '\0')) throw wrongValue('path', 'contains a null byte');
-    return path;
+    return path.length > PATH_MAX ? StringSlice(path, 0, PATH_MAX) : path;
   }
   if (path instanceof URL) return pathArgument((require('node:url') as typeof import('node:url')).fileURLToPath(path));
   if (path instanceof Uint8Array) {
-    let copy: Uint8Array;
+    let zero: number;
     try {
-      copy = Uint8Array.prototype.slice.call(path);
+      zero = TypedArrayIndexOf(path, 0);
     } catch {
-      throw bufferDetached('path'); // slice throws for this reason alone
+      throw bufferDetached('path'); // indexOf throws for this reason alone
     }
-    if (copy.indexOf(0) >= 0) throw wrongValue('path', 'contains a null byte');
+    if (zero >= 0) throw wrongValue('path', 'contains a null byte');
+    const length = MathMin(TypedArrayByteLength(path), PATH_MAX);
+    const copy = new NativeUint8Array(length);
+    Uint8ArraySet(copy, new NativeUint8Array(TypedArrayBuffer(path), TypedArrayByteOffset(path), length));
     return copy;
   }
   throw wrongType('path', 'a string, a Buffer or a URL', path);

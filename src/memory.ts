@@ -316,7 +316,8 @@ export class Memory {
 
   /**
    * The same for a vector: true if all its views can be used in place, and then `segment()` gives each one's place. Otherwise the
-   * operation works in one block, as a plain read or write.
+   * operation works in one block, as a plain read or write. `lengths` and `total` are checkVector()'s and are what counts: another
+   * thread may grow a shared buffer, and the views that track its length, at any time.
    */
   placeVector(slot: Slot, views: readonly View[], lengths: readonly number[], total: number, out: boolean): boolean {
     slot.views = views;
@@ -325,7 +326,7 @@ export class Memory {
       this.#placeNothing();
       return false;
     }
-    const inPlace = this.#allInPlace(slot, views);
+    const inPlace = this.#allInPlace(slot, views, lengths);
     viewBuffer = nowhere;
     if (inPlace) return true;
     if (!out && !this.copiesReads) throw bufferNotShared();
@@ -337,9 +338,10 @@ export class Memory {
       let at = block.offset;
       for (let i = 0; i < views.length; i++) {
         const view = views[i] as View;
+        const length = lengths[i] as number;
         locateView(view);
-        copyOut(view, 0, viewByteLength, block, at);
-        at += viewByteLength;
+        copyOut(view, 0, length, block, at);
+        at += length;
       }
       viewBuffer = nowhere;
     }
@@ -347,9 +349,9 @@ export class Memory {
   }
 
   /** The place of one view of a vector that placeVector() found to be usable in place. */
-  segment(slot: Slot, view: View): void {
+  segment(slot: Slot, view: View, length: number): void {
     locateView(view);
-    this.length = viewByteLength;
+    this.length = length;
     this.memoryOffset = viewByteOffset;
     const buffer = viewBuffer;
     viewBuffer = nowhere;
@@ -371,13 +373,13 @@ export class Memory {
     this.memoryOffset = 0;
   }
 
-  #allInPlace(slot: Slot, views: readonly View[]): boolean {
+  #allInPlace(slot: Slot, views: readonly View[], lengths: readonly number[]): boolean {
     const held: Registration[] = [];
     slot.registrations = held;
     for (let i = 0; i < views.length; i++) {
       locateView(views[i] as View);
       if (viewBuffer === this.arena) continue;
-      const registration = this.#registration(viewByteOffset + viewByteLength);
+      const registration = this.#registration(viewByteOffset + (lengths[i] as number));
       if (registration === null) {
         for (let j = 0; j < held.length; j++) this.#unuse(held[j] as Registration);
         slot.registrations = null;
@@ -392,7 +394,7 @@ export class Memory {
   // ---- at the operation's end
 
   /**
-   * Copies what was read to where it belongs and gives the slot's memory back.
+   * Copies what was read to where it belongs and gives the slot's memory back, also that of a start that didn't come about.
    *
    * @returns false if the buffer was detached or made too small meanwhile: nothing was copied then
    */

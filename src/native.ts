@@ -75,7 +75,10 @@ export interface NativePort {
     operationId: number,
     entryFlags: number,
   ): number;
-  /** Calls `onWake` from the event loop when something may be there, again at once for as long as it returns true. */
+  /**
+   * Calls `onWake` from the event loop when something may be there, again at once for as long as it returns true, and once more if a
+   * tick or continuation behind the call throws. It may not throw itself.
+   */
   startLoop(onWake: () => boolean): void;
   ref(): void;
   unref(): void;

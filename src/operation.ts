@@ -257,14 +257,22 @@ export {
   slotOf,
 };
 
+/** Throws ERR_OPERATION_PENDING. */
+export function checkIdle(operation: Operation): void {
+  let slot = slotOf(operation);
+  if (slot?.engine.shared) {
+    slot.engine.refresh(); // another thread may have taken its packet
+    slot = slotOf(operation);
+  }
+  // The operations of a closed port can't be started again until the kernel has let go of their memory.
+  if (slot !== null && !slot.engine.released) throw operationPending(slot.engine.closed);
+}
+
 /** The operation of a start: the one given, or a new one with the options given. */
 export function operationFor<C>(given: Operation<C> | OperationOptions<C> | undefined): Operation<C> {
   if (given === undefined) return new Operation<C>();
   if (isOperation(given)) {
-    slotOf(given)?.engine.refresh();
-    const slot = slotOf(given);
-    // The operations of a closed port can't be started again until the kernel has let go of their memory.
-    if (slot !== null && !slot.engine.released) throw operationPending(slot.engine.closed);
+    checkIdle(given);
     return given as Operation<C>;
   }
   if (typeof given !== 'object' || given === null) throw wrongType('operation', 'an Operation or an options object', given);

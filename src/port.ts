@@ -14,7 +14,8 @@ import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
 import type { CompletionPacket, Packet } from './packet.js';
-import { EventTargetAdd, EventTargetRemove, MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
+import { MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
+import { listen, reasonOf, unlisten } from './signals.js';
 import { startOpen } from './start.js';
 import { abortedSignal, boolean, integer, milliseconds, optionsObject, safeInteger } from './validate.js';
 import { Waiter } from './waiters.js';
@@ -278,7 +279,11 @@ function isShared(value: unknown): value is SharedArrayBuffer {
 
 const nameOf = (token: PortToken): string => `${token.index}:${token.generation}`;
 
-function attachNative(control: Uint8Array | null, arena: Uint8Array, { index, generation, secret }: PortToken): NativePort | number {
+function attachNative(
+  control: Uint8Array | null,
+  arena: Uint8Array,
+  { index, generation, secret }: PortToken,
+): NativePort | number {
   const word = (at: number): number => Number.parseInt(secret.slice(at, at + 8), 16);
   return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24));
 }
@@ -306,7 +311,7 @@ function waitFor(engine: Engine, max: number, options: GetOptions | undefined, o
     optionsObject(options, 'options');
     const timeout = milliseconds(options?.timeout, 'options.timeout');
     const signal = options?.signal;
-    if (signal !== undefined && abortedSignal(signal, 'options.signal')) throw new AbortError(signal.reason);
+    if (signal !== undefined && abortedSignal(signal, 'options.signal')) throw new AbortError(reasonOf(signal));
     const found = max === 0 ? engine.takeAtOnce() : engine.takeManyAtOnce(max);
     if (found !== null) {
       engine.poke();
@@ -317,9 +322,9 @@ function waitFor(engine: Engine, max: number, options: GetOptions | undefined, o
     const deadline = timeout === INFINITE ? INFINITE : native.now() + timeout;
     const waiter = new Waiter(max, deadline, owner, resolve, reject);
     if (signal !== undefined) {
-      const aborted = (): void => engine.abortWaiter(waiter, signal.reason);
-      EventTargetAdd(signal, 'abort', aborted);
-      waiter.forget = () => EventTargetRemove(signal, 'abort', aborted);
+      const aborted = (): void => engine.abortWaiter(waiter, reasonOf(signal));
+      listen(signal, aborted);
+      waiter.forget = () => unlisten(signal, aborted);
     }
     engine.wait(waiter);
   });

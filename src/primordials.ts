@@ -29,12 +29,15 @@ export const MathMax = Math.max;
 export const MathMin = Math.min;
 export const NumberIsSafeInteger = Number.isSafeInteger as (value: unknown) => value is number;
 export const ObjectGetPrototypeOf = getPrototypeOf as (value: object) => object | null;
+/** Asks the promise for its `constructor`, which a script may have put a getter on: see settledPromise. */
 export const PromiseThen = uncurryThis(Promise.prototype.then) as (
   promise: Promise<void>,
   fulfilled: () => void,
 ) => Promise<void>;
+export const ObjectSetPrototypeOf = Object.setPrototypeOf as <T>(value: T, prototype: null) => T;
 export const ReflectSet = Reflect.set;
 export const StringIncludes = uncurryThis(String.prototype.includes) as (text: string, part: string) => boolean;
+export const StringSlice = uncurryThis(String.prototype.slice) as (text: string, from: number, to: number) => string;
 
 /** 'Uint8Array' and so on; undefined for a DataView. */
 export const TypedArrayTag = getter<string | undefined>(typedArrayPrototype, Symbol.toStringTag);
@@ -60,10 +63,15 @@ export const EventTargetAdd = uncurryThis(EventTarget.prototype.addEventListener
 export const EventTargetRemove = uncurryThis(EventTarget.prototype.removeEventListener) as unknown as Listen;
 
 let signalAborted: Getter<boolean> | undefined;
-/** Throws for what is no AbortSignal. Node loads that class when it is first named, so it isn't named before it is needed. */
+let signalReason: Getter<unknown> | undefined;
+/** These two throw for what is no AbortSignal. Node loads that class when it is first named, so it isn't named before it is needed. */
 export function AbortSignalAborted(signal: object): boolean {
   signalAborted ??= getter<boolean>(AbortSignal.prototype, 'aborted');
   return signalAborted(signal);
+}
+export function AbortSignalReason(signal: object): unknown {
+  signalReason ??= getter<unknown>(AbortSignal.prototype, 'reason');
+  return signalReason(signal);
 }
 
 const mapPrototype = Map.prototype;
@@ -83,6 +91,11 @@ export const WeakMapSet = uncurryThis(WeakMap.prototype.set) as <K extends WeakK
 ) => void;
 
 export const NativePromise = Promise;
+/**
+ * A fulfilled promise for PromiseThen, without a prototype: no patch of Promise.prototype is met on the way. (A property of its own
+ * would do the same, but V8 makes every then() in the process slower once any promise has a `constructor`.)
+ */
+export const settledPromise: Promise<void> = ObjectSetPrototypeOf(Promise.resolve(), null);
 export const NativeUint8Array = Uint8Array;
 export const NativeSharedArrayBuffer = SharedArrayBuffer;
 export const { setImmediate, setTimeout, clearTimeout } = globalThis;

@@ -2,7 +2,7 @@
 // list linked through the slots themselves, so that joining and leaving allocates nothing.
 
 import * as abi from './abi.js';
-import { EventTargetAdd, EventTargetRemove, WeakMapGet, WeakMapSet } from './primordials.js';
+import { AbortSignalReason, EventTargetAdd, EventTargetRemove, WeakMapGet, WeakMapSet } from './primordials.js';
 import type { Slot } from './slot.js';
 
 export class SignalRecord {
@@ -26,6 +26,34 @@ export class SignalRecord {
 
 const records = new WeakMap<AbortSignal, SignalRecord>();
 
+// A signal may be a proxy, or have properties of its own: reading one and listening to one may run a script's code and throw, in the
+// middle of a start or of an operation's end. Such a signal gives no reason or cancels nothing; the operation has its packet.
+
+/** Why the signal was aborted. */
+export function reasonOf(signal: AbortSignal): unknown {
+  try {
+    return AbortSignalReason(signal);
+  } catch {
+    return undefined;
+  }
+}
+
+export function listen(signal: AbortSignal, listener: () => void): void {
+  try {
+    EventTargetAdd(signal, 'abort', listener);
+  } catch {
+    // see above
+  }
+}
+
+export function unlisten(signal: AbortSignal, listener: () => void): void {
+  try {
+    EventTargetRemove(signal, 'abort', listener);
+  } catch {
+    // see above
+  }
+}
+
 /** Makes the signal cancel the slot's operation. The caller has seen that it isn't aborted yet. */
 export function joinSignal(signal: AbortSignal, slot: Slot): void {
   let record = WeakMapGet(records, signal);
@@ -33,7 +61,7 @@ export function joinSignal(signal: AbortSignal, slot: Slot): void {
     record = new SignalRecord(signal);
     WeakMapSet(records, signal, record);
   }
-  if (record.first === null) EventTargetAdd(signal, 'abort', record.listener);
+  if (record.first === null) listen(signal, record.listener);
   slot.signal = record;
   slot.signalPrevious = null;
   slot.signalNext = record.first;
@@ -52,5 +80,5 @@ export function leaveSignal(slot: Slot): void {
   if (signalPrevious === null) record.first = signalNext;
   else signalPrevious.signalNext = signalNext;
   if (signalNext !== null) signalNext.signalPrevious = signalPrevious;
-  if (record.first === null) EventTargetRemove(record.signal, 'abort', record.listener);
+  if (record.first === null) unlisten(record.signal, record.listener);
 }

@@ -1,6 +1,9 @@
 // How operations start: one function for each shape of request. All follow one order: misuse of the handle and the operation, its
-// options (read once; a getter may run user code), then the views, then a slot, memory and the entry, where no user code runs any
-// more, so that nothing that was checked can change before it is used.
+// options (read once; a getter may run user code), then once more whether it may be started (after that code), then the views, a slot
+// and memory, and at last the operation begins and its entry is written.
+//
+// A script's code may run up to that second look and again within launch(), where a promise and a listener are made: async hooks see
+// both, and a signal may be a proxy. So nothing is kept over launch() but in locals, the slot and the operation.
 
 import * as abi from './abi.js';
 import type { Engine } from './engine.js';
@@ -10,8 +13,8 @@ import { engineFor } from './handle.js';
 import type { View } from './memory.js';
 import { checkVector } from './memory.js';
 import type { Operation, OperationOptions } from './operation.js';
-import { isInternal, operationFor, placedLength, placeOf, rememberPlace } from './operation.js';
-import { joinSignal } from './signals.js';
+import { checkIdle, isInternal, operationFor, placedLength, placeOf, rememberPlace } from './operation.js';
+import { joinSignal, reasonOf } from './signals.js';
 import type { Slot } from './slot.js';
 import { abortedSignal, integer, milliseconds, safeInteger } from './validate.js';
 
@@ -32,7 +35,16 @@ function positionOf(operation: Operation, appends: boolean): number {
   return safeInteger(position, 'position');
 }
 
-/** The rest of every start, from a slot whose memory is placed on. False: there is nothing to submit. */
+/** What the options' getters may have changed: the operation was started by one of them, the handle or the port closed. */
+function checkAgain(engine: Engine, state: HandleState, operation: Operation): void {
+  checkIdle(operation);
+  if (state.closed || engine.closed) engineFor(state); // throws
+}
+
+/**
+ * The rest of every start, from a slot whose memory is placed on. Runs a script's code, at its end. False: there is nothing to
+ * submit.
+ */
 function launch(
   engine: Engine,
   slot: Slot,
@@ -44,13 +56,14 @@ function launch(
   aborted: boolean,
 ): boolean {
   engine.begin(slot, opcode, operation, state, id);
+  if (engine.closed) return false; // by that code
   if (signal === undefined) return true;
   if (!aborted) {
     joinSignal(signal, slot);
-    return true;
+    return !engine.closed;
   }
-  slot.abortReason = signal.reason;
-  // Its packet may be another thread's: native code makes it.
+  slot.abortReason = reasonOf(signal);
+  // On a shared port its packet may be another thread's: native code makes it.
   if (engine.shared) slot.aborted = true;
   else engine.beginAborted(slot);
   return engine.shared;
@@ -73,6 +86,7 @@ export function startBuffer<C>(
   const timeout = given_timeout === undefined ? INFINITE : milliseconds(given_timeout, 'timeout');
   const { signal, offset, length } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  checkAgain(engine, state, operation);
   const { memory } = engine;
   const known = placeOf(operation, buffer, memory);
   if (known >= 0) {
@@ -99,8 +113,9 @@ export function startBuffer<C>(
   }
   if (memory.inArena && memory.viewBytes <= abi.LENGTH_MAX)
     rememberPlace(operation, buffer as View, memory, memory.memoryOffset - from, memory.viewBytes);
+  const { memoryId, memoryOffset } = memory;
   if (launch(engine, slot, opcode, operation, state, id, signal, aborted)) {
-    engine.write(engine.room(1), slot, opcode, 0, memory.memoryId, memory.memoryOffset, bytes, position, timeout);
+    engine.write(engine.room(1), slot, opcode, 0, memoryId, memoryOffset, bytes, position, timeout);
     engine.submit(slot);
   }
   return operation;
@@ -130,6 +145,7 @@ export function startVector<C>(
   const views: View[] = [];
   const lengths: number[] = [];
   const total = checkVector(copyList(buffers), views, lengths);
+  checkAgain(engine, state, operation);
   const { memory } = engine;
   const slot = engine.acquire();
   memory.copiesReads = !engine.shared || isInternal(operation);
@@ -140,17 +156,19 @@ export function startVector<C>(
     engine.abandon(slot);
     throw error;
   }
+  const { memoryId, memoryOffset } = memory;
   if (!launch(engine, slot, opcode, operation, state, id, signal, aborted)) return operation;
   if (!inPlace) {
-    engine.write(engine.room(1), slot, plainOpcode, 0, memory.memoryId, memory.memoryOffset, total, position, timeout);
+    engine.write(engine.room(1), slot, plainOpcode, 0, memoryId, memoryOffset, total, position, timeout);
     engine.submit(slot);
     return operation;
   }
   const at = engine.room(1 + Math.ceil(views.length / abi.SEGMENTS_PER_ENTRY));
   engine.write(at, slot, opcode, views.length, abi.MEMORY_NONE, 0, total, position, timeout);
+  // From here on no code but ours runs: segment() leaves its answer in `memory`.
   const { u32, f64 } = engine;
   for (let i = 0; i < views.length; i++) {
-    memory.segment(slot, views[i] as View);
+    memory.segment(slot, views[i] as View, lengths[i] as number);
     const byte = abi.SUBMISSIONS_AT + (at + 1) * abi.ENTRY_BYTES + i * (abi.ENTRY_BYTES / abi.SEGMENTS_PER_ENTRY);
     u32[byte >> 2] = memory.memoryId;
     u32[(byte >> 2) + 1] = memory.length;
@@ -189,6 +207,7 @@ export function startChecked<C>(
   const timeout = milliseconds(operation.timeout, 'timeout');
   const { signal } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  checkAgain(engine, state, operation);
   const slot = engine.acquire();
   if (!launch(engine, slot, opcode, operation, state, id, signal, aborted)) return;
   engine.write(engine.room(1), slot, opcode, 0, abi.MEMORY_NONE, 0, 0, value, timeout);
@@ -201,6 +220,7 @@ export function startConnect<C>(engine: Engine, state: HandleState, address: Uin
   const timeout = milliseconds(operation.timeout, 'timeout');
   const { signal } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
+  checkAgain(engine, state, operation);
   const slot = engine.acquire();
   if (!launch(engine, slot, abi.OP_CONNECT, operation, state, id, signal, aborted)) return;
   const at = engine.room(2);
@@ -225,6 +245,7 @@ export function startOpen<C>(
   const { signal } = operation;
   const aborted = signal !== undefined && abortedSignal(signal, 'signal');
   engine.checkOpen();
+  checkIdle(operation);
   const slot = engine.acquire();
   slot.append = append;
   slot.aborted = engine.shared && aborted;
@@ -233,7 +254,13 @@ export function startOpen<C>(
     // In the order of the starts: what was started before is handed over before.
     engine.ingest();
     const entryFlags = engine.entryFlags(slot, timeout);
-    const refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
+    let refused: number;
+    try {
+      refused = engine.native.open(slot.index, slot.generation, path, flags, mode, key, timeout, id, entryFlags);
+    } catch (error) {
+      engine.abandon(slot);
+      throw error;
+    }
     if (refused !== 0) {
       engine.abandon(slot);
       if (refused === -2) throw engine.full();

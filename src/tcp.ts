@@ -4,7 +4,7 @@
 import * as abi from './abi.js';
 import type { Engine } from './engine.js';
 import { handleMakers } from './engine.js';
-import { handleClosed, wrongType, wrongValue } from './errors.js';
+import { handleClosed, shown, wrongType, wrongValue } from './errors.js';
 import type { HandleState } from './handle.js';
 import { closeHandle, engineFor, Handle, making, stateOf } from './handle.js';
 import type { View } from './memory.js';
@@ -28,13 +28,16 @@ export interface SocketAddress {
 const scratch = new Uint8Array(abi.ADDRESS_BYTES);
 const scratch16 = new Uint16Array(scratch.buffer);
 
+const ADDRESS_MAX = 256;
+
 /** Parses a literal address into the scratch; returns 4 or 6. */
 function parseAddress(host: unknown, port: unknown, hostName: string, portName: string): number {
   if (typeof host !== 'string') throw wrongType(hostName, 'a string', host);
   const number = integer(port, portName, 0, 65_535);
-  const family = StringIncludes(host, '\0') ? 0 : native.parseAddress(host, scratch);
+  // The longest literal address is 45 characters and its scope's name (inet_ntop(3), if_nametoindex(3)).
+  const family = host.length > ADDRESS_MAX || StringIncludes(host, '\0') ? 0 : native.parseAddress(host, scratch);
   if (family === 0) {
-    throw wrongValue(hostName, `must be a literal IPv4 or IPv6 address, but is '${host}'; look names up with node:dns`);
+    throw wrongValue(hostName, `must be a literal IPv4 or IPv6 address, but is ${shown(host)}; look names up with node:dns`);
   }
   scratch16[1] = number;
   return family;

@@ -106,6 +106,53 @@ describe('the port', () => {
     expect(seen).toEqual(['post']);
   });
 
+  test('a get whose time is over isn’t kept by streams that move on without end', async () => {
+    const mine = makePort();
+    let moves = 0;
+    let moving = true;
+    const pass = (socket: Socket) => (data: Buffer) => {
+      moves++;
+      if (moving && moves < 500_000) {
+        socket.write(data);
+      }
+    };
+    const server = net.createServer({ completionPort: mine }, (socket) => socket.on('data', pass(socket)));
+    const client = connect({ port: await listen(server), completionPort: mine });
+    client.on('data', pass(client));
+    client.write('ball');
+    while (moves < 10) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    // Between two sockets of one port every packet starts the next.
+    const movedDuring = async (get: () => unknown): Promise<number> => {
+      const before = moves;
+      await get();
+      return moves - before;
+    };
+    for (let i = 0; i < 20; i++) {
+      expect(await movedDuring(() => mine.getSync(0))).toBeLessThan(1000);
+      expect(await movedDuring(() => mine.getManySync(8, 0))).toBeLessThan(1000);
+      expect(await movedDuring(() => mine.get({ timeout: 0 }))).toBeLessThan(10_000);
+    }
+    for (const timeout of [1, 5]) {
+      const begin = performance.now();
+      expect(mine.getSync(timeout)).toBe(null);
+      expect(performance.now() - begin).toBeLessThan(500);
+    }
+    // What is there for the user is found in time, behind them.
+    for (let i = 0; i < 20; i++) {
+      mine.post(1);
+      mine.post(2);
+      mine.post(3);
+      expect(mine.getSync(0)?.key).toBe(1);
+      expect(await movedDuring(() => expect(mine.getManySync(8, 0).map((packet) => packet.key)).toEqual([2, 3]))).toBeLessThan(
+        1000,
+      );
+    }
+    expect(moves).toBeLessThan(500_000);
+    moving = false;
+  });
+
   test('a port that is closed ends its sockets and its server, each with an error', async () => {
     const mine = CompletionPort.create();
     const server = net.createServer({ completionPort: mine });

@@ -54,6 +54,26 @@ describe.each(implementations)('%s', (_name, net) => {
       expect((await received(peer)).equals(expected)).toBe(true);
     });
 
+    test('an encoding spelled in any way loses nothing', async () => {
+      const text = '漢'.repeat(2048);
+      const spellings = ['utf8', 'UTF8', 'utf-8', 'UTF-8', 'Utf-8', 'UTF16LE', 'Ucs-2', 'UCS2'] as BufferEncoding[];
+      const { client, peer } = await connected(net);
+      const expected: Buffer[] = [];
+      for (const spelling of spellings) {
+        expected.push(Buffer.from(text, spelling));
+        client.write(text, spelling);
+      }
+      client.cork();
+      for (const spelling of spellings) {
+        expected.push(Buffer.from(text, spelling));
+        client.write(text, spelling);
+      }
+      client.end();
+      const all = await received(peer);
+      expect(all.length).toBe(Buffer.concat(expected).length);
+      expect(all.equals(Buffer.concat(expected))).toBe(true);
+    });
+
     test('setEncoding gives strings, characters never cut apart', async () => {
       const { client, peer } = await connected(net);
       peer.setEncoding('utf8');
@@ -417,6 +437,22 @@ describe.each(implementations)('%s', (_name, net) => {
       const failed = once(client, 'error');
       controller.abort();
       expect((await failed)[0]).toMatchObject({ name: 'AbortError' });
+    });
+
+    test('one that is aborted already does so too, with its reason, before anything else happens', async () => {
+      const socket = new net.Socket({ signal: AbortSignal.abort('enough') });
+      const order = recordEvents(socket, 'error', 'connect', 'close');
+      const failed = once(socket, 'error');
+      const close = new Promise((resolve) => socket.once('close', resolve));
+      expect((await failed)[0]).toMatchObject({ name: 'AbortError', code: 'ABORT_ERR', cause: 'enough' });
+      await close;
+      expect(order).toEqual(['error', 'close']);
+    });
+
+    test('an AbortSignal that is aborted already fails a connect with AbortError', async () => {
+      const port = await listen(net.createServer());
+      const client = track(net.connect({ port, host: '127.0.0.1', signal: AbortSignal.abort() }));
+      expect((await once(client, 'error').catch((error: Error) => [error]))[0]).toMatchObject({ name: 'AbortError' });
     });
 
     test('a destroyed socket can connect again', async () => {

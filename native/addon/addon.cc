@@ -42,15 +42,7 @@ napi_value Now(napi_env env, napi_callback_info) { return Number(env, MonotonicM
 
 napi_value OpenFileSync(napi_env env, napi_callback_info info) {
   Arguments<3> arguments(env, info);
-  std::string path;
-  bool is_view = false;
-  napi_is_typedarray(env, arguments.value(0), &is_view);
-  if (is_view) {
-    const auto bytes = arguments.Bytes(0, 0, false);
-    path.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  } else {
-    path = arguments.String(0);
-  }
+  const std::string path = arguments.Path(0);
   const int32_t flags = arguments.I32(1);
   const uint32_t mode = arguments.U32(2);
   if (!arguments.Good("openFile")) return nullptr;

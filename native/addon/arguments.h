@@ -11,6 +11,10 @@
 
 namespace cp::addon {
 
+// A text or path that a script may give in any length: beyond this nothing is copied and the call throws. No system takes longer paths;
+// src/files.ts cuts those to a length that each system answers for, which is below this in any encoding.
+inline constexpr size_t kTextBytesMax = 256 * 1024;
+
 template <size_t kCount>
 class Arguments {
  public:
@@ -53,10 +57,21 @@ class Arguments {
   std::string String(size_t i) {
     size_t length = 0;
     Expect(i, napi_get_value_string_utf8(env_, values_[i], nullptr, 0, &length));
+    if (length > kTextBytesMax) ok_ = false;
     if (!ok_) return {};
     std::string text(length, '\0');
     Expect(i, napi_get_value_string_utf8(env_, values_[i], text.data(), length + 1, &length));
     return text;
+  }
+  // A string, or the bytes of a Uint8Array.
+  std::string Path(size_t i) {
+    bool is_view = false;
+    napi_is_typedarray(env_, values_[i], &is_view);
+    if (!is_view) return String(i);
+    const auto bytes = Bytes(i, 0, false);
+    if (bytes.size() > kTextBytesMax) ok_ = false;
+    if (!ok_) return {};
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
   // A Uint8Array of at least `bytes`; with `shared` only over a SharedArrayBuffer, which no script can detach.
   std::span<std::byte> Bytes(size_t i, size_t bytes, bool shared) {

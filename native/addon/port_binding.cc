@@ -296,9 +296,14 @@ void PortBinding::CallWake(bool* again) {
   if (pending) {
     napi_value exception;
     if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) napi_fatal_exception(env, exception);
-    return;
   }
-  if (status == napi_ok && result != nullptr) napi_get_value_bool(env, result, again);
+  if (status == napi_ok && result != nullptr) {
+    napi_get_value_bool(env, result, again);
+  } else if (loop_ && port_ && !port_->closing()) {
+    // A tick or continuation threw once the function had returned: what it returned is lost, and it may be that it wants to be called
+    // again. The function itself doesn't throw, so this goes on only as long as there is something to run.
+    loop_->Wake();
+  }
 }
 
 void PortBinding::FinishClose() {
@@ -381,15 +386,7 @@ napi_value PortBinding::OpenFile(napi_env env, napi_callback_info info) {
   Arguments<9> arguments(env, info);
   auto* self = arguments.data<PortBinding>();
   const uint32_t slot = arguments.U32(0), generation = arguments.U32(1);
-  std::string path;
-  bool is_view = false;
-  napi_is_typedarray(env, arguments.value(2), &is_view);
-  if (is_view) {
-    const auto bytes = arguments.Bytes(2, 0, false);
-    path.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  } else {
-    path = arguments.String(2);
-  }
+  const std::string path = arguments.Path(2);
   const int32_t flags = arguments.I32(3);
   const uint32_t mode = arguments.U32(4);
   const double key = arguments.Integer(5, 0, kSafeIntegerMax);

@@ -66,7 +66,7 @@ uint64_t Arena::AllocateSmall(uint32_t size_class) {
     room.pop_back();
     page.listed = false;
   }
-  block = {true, false, 0, 0};
+  block = {true, false, false, 0, 0};
   used_ += block_bytes;
   return uint64_t{index} * kPage + uint64_t{at} * block_bytes;
 }
@@ -82,7 +82,7 @@ uint64_t Arena::AllocateLarge(uint64_t pages) {
       const uint32_t first = i + 1 - run;
       page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
       for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
-      blocks_[first].assign(1, Block{true, false, 0, 0});
+      blocks_[first].assign(1, Block{true, false, false, 0, 0});
       search_from_ = i + 1 == pages_ ? 0 : i + 1;
       used_ += uint64_t{run} * kPage;
       return uint64_t{first} * kPage;
@@ -134,12 +134,14 @@ bool Arena::Release(uint64_t offset) {
   Block* block = BlockAt(offset, &start, &end);
   if (block == nullptr || start != offset || block->released) return false;
   block->released = true;
-  if (block->pins > 0) return true;  // freed by the last Unpin
-  if (Obstructed(start, end))
-    quarantine_.push_back(offset);
-  else
-    FreeBlock(offset);
+  if (block->pins == 0) FreeOrQuarantine(*block, start, end);  // else the last Unpin does
   return true;
+}
+
+void Arena::FreeOrQuarantine(Block& block, uint64_t start, uint64_t end) {
+  if (!Obstructed(start, end)) return FreeBlock(start);
+  block.quarantined = true;
+  quarantine_.push_back(start);
 }
 
 // Whether an operation's range that is not inside one block touches a page of [start, end).
@@ -169,7 +171,7 @@ void Arena::FreeBlock(uint64_t offset) {
     FreeRun(index, 1);
     return;
   }
-  blocks_[index][at] = {false, false, 0, page.free_head};
+  blocks_[index][at] = {false, false, false, 0, page.free_head};
   page.free_head = at + 1;
   if (!page.listed) {
     page.listed = true;
@@ -202,13 +204,9 @@ void Arena::Unpin(uint64_t offset, uint64_t length, Block* block) {
   uint64_t start, end;
   if (block != nullptr) {
     CP_ASSERT(block->live && block->pins > 0);
-    if (--block->pins > 0 || !block->released) return;
+    if (--block->pins > 0 || !block->released || block->quarantined) return;
     CP_ASSERT(BlockAt(offset, &start, &end) == block);
-    if (Obstructed(start, end))
-      quarantine_.push_back(start);
-    else
-      FreeBlock(start);
-    return;
+    return FreeOrQuarantine(*block, start, end);
   }
   CP_ASSERT(spanning_ > 0);
   spanning_--;
@@ -216,11 +214,13 @@ void Arena::Unpin(uint64_t offset, uint64_t length, Block* block) {
     CP_ASSERT(page_pins_[page] > 0);
     page_pins_[page]--;
   }
-  // A quarantined block is released and unpinned; whoever isn't obstructed any more is free.
+  // Whoever isn't obstructed any more leaves quarantine. An operation on a stale view may have pinned it since: then its Unpin frees it.
   std::erase_if(quarantine_, [&](uint64_t at) {
-    BlockAt(at, &start, &end);
+    Block* waiting = BlockAt(at, &start, &end);
+    CP_ASSERT(waiting != nullptr && waiting->quarantined && start == at);
     if (Obstructed(start, end)) return false;
-    FreeBlock(at);
+    waiting->quarantined = false;
+    if (waiting->pins == 0) FreeBlock(at);
     return true;
   });
 }

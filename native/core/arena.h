@@ -31,8 +31,9 @@ class Arena {
 
   // Bookkeeping of one block. While it is pinned it is live, and its address stays.
   struct Block {
-    bool live = false;      // handed out
-    bool released = false;  // by the user; freed when the pins go
+    bool live = false;         // handed out
+    bool released = false;     // by the user; freed when the pins go
+    bool quarantined = false;  // released, and stands in quarantine_: nobody else may free it
     uint32_t pins = 0;
     uint32_t next_free = 0;
   };
@@ -58,6 +59,8 @@ class Arena {
   void FreeRun(uint32_t page, uint32_t count);
   Block* BlockAt(uint64_t offset, uint64_t* start, uint64_t* end);
   bool Obstructed(uint64_t start, uint64_t end) const;
+  // For a block that is released, not pinned and not in quarantine.
+  void FreeOrQuarantine(Block& block, uint64_t start, uint64_t end);
 
   uint64_t bytes_;
   uint64_t used_ = 0;

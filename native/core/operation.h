@@ -10,6 +10,7 @@
 
 #include "core/abi.h"
 #include "core/arena.h"
+#include "core/array.h"
 #include "core/assert.h"
 #include "core/errors.h"
 #include "core/timer_wheel.h"
@@ -39,15 +40,18 @@ struct Segment {
 
 // What only some kinds need, allocated with them: vectored segments, a path, an address, a stat buffer.
 struct OperationExtra {
-  std::vector<Segment> segments;
-  std::vector<char> path;
+  Array<Segment> segments;
+  Array<char> path;
   AddressEntry address{};
   int open_flags = 0;
   uint32_t open_mode = 0;
   // The backend's own structures for the kernel to read or fill (struct statx, struct msghdr and iovec, sockaddr).
   alignas(16) std::byte os[512];
-  std::vector<std::byte> os_vector;
+  Array<std::byte> os_vector;
 };
+
+// Null: no memory.
+inline std::unique_ptr<OperationExtra> MakeExtra() { return std::unique_ptr<OperationExtra>(new (std::nothrow) OperationExtra); }
 
 struct Operation {
   uint32_t slot = 0;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "core/abi.h"
 #include "core/assert.h"
@@ -20,8 +21,8 @@ class PacketQueue {
   PacketQueue(const PacketQueue&) = delete;
   PacketQueue& operator=(const PacketQueue&) = delete;
 
-  uint32_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
+  uint32_t size() const { return size_ + static_cast<uint32_t>(put_back_.size()); }
+  bool empty() const { return size_ == 0 && put_back_.empty(); }
 
   // Keeps room for one more packet, to be used by Append. False: no memory.
   bool Reserve() {
@@ -47,31 +48,30 @@ class PacketQueue {
     return true;
   }
 
-  // Takes the first packet out and keeps its room reserved, so that it can be put back. Precondition: not empty.
-  CompletionEntry Take() {
-    const CompletionEntry entry = front();
-    Pop();
-    reserved_++;
-    return entry;
+  // Room for so many packets to be put back.
+  void ReservePutBack(uint32_t count) { put_back_.reserve(count); }
+  // A packet that was taken out as the `number`-th (Pop's answer) comes back, to its old place: several may, in any order.
+  void PutBack(uint64_t number, const CompletionEntry& entry) {
+    auto at = put_back_.begin();
+    while (at != put_back_.end() && at->number < number) ++at;
+    put_back_.insert(at, {number, entry});
   }
-  // A packet of Take comes back to the front, or is gone for good.
-  void PutBack(const CompletionEntry& entry) {
-    Unreserve();
-    CP_ASSERT(size_ < capacity_);
-    head_ = (head_ - 1) & (capacity_ - 1);
-    entries_[head_] = entry;
-    size_++;
-  }
-  void Taken() { Unreserve(); }
 
   // Precondition: not empty.
-  const CompletionEntry& front() const { return entries_[head_]; }
-  void Pop() {
+  const CompletionEntry& front() const { return put_back_.empty() ? entries_[head_] : put_back_.front().entry; }
+  // Takes the first packet out; returns its number, by which it can be put back.
+  uint64_t Pop() {
+    if (!put_back_.empty()) {
+      const uint64_t number = put_back_.front().number;
+      put_back_.erase(put_back_.begin());
+      return number;
+    }
     CP_ASSERT(size_ > 0);
     head_ = (head_ + 1) & (capacity_ - 1);
     size_--;
     // A flood that is over gives its memory back.
     if (size_ == 0 && capacity_ > kKeep && reserved_ < kKeep / 2) Resize(kKeep);
+    return popped_++;
   }
 
  private:
@@ -102,6 +102,12 @@ class PacketQueue {
     size_++;
   }
 
+  struct Returned {
+    uint64_t number;
+    CompletionEntry entry;
+  };
+  std::vector<Returned> put_back_;  // before all others, by number
+  uint64_t popped_ = 0;
   CompletionEntry* entries_ = nullptr;
   uint32_t capacity_ = 0;  // a power of two
   uint32_t head_ = 0;

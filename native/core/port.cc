@@ -293,8 +293,8 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
     case Opcode::kWritev:
     case Opcode::kSendv: {
       if (entry.segments > kSegmentsMax) return refuse(InvalidCode());
-      op.extra = std::make_unique<OperationExtra>();
-      op.extra->segments.resize(entry.segments);
+      op.extra = MakeExtra();
+      if (!op.extra || !op.extra->segments.Reset(entry.segments)) return Complete(op, Status::kENOMEM, 0);
       for (uint32_t i = 0; i < entry.segments; i++) {
         SegmentEntry segment;
         std::memcpy(&segment, reinterpret_cast<const std::byte*>(rest) + i * sizeof(SegmentEntry), sizeof(segment));
@@ -307,7 +307,8 @@ void Port::Prepare(Operation& op, const SubmissionEntry& entry, const Submission
       break;
     }
     case Opcode::kConnect: {
-      op.extra = std::make_unique<OperationExtra>();
+      op.extra = MakeExtra();
+      if (!op.extra) return Complete(op, Status::kENOMEM, 0);
       std::memcpy(&op.extra->address, rest, sizeof(AddressEntry));
       if (op.extra->address.family != 4 && op.extra->address.family != 6) return refuse(InvalidCode());
       break;
@@ -402,11 +403,12 @@ bool Port::Open(Attachment& a, uint32_t slot, uint32_t generation, std::string_v
     a.control->refusal = kRefusalFull;
     return false;
   }
+  auto extra = MakeExtra();
+  if (!extra || !extra->path.Reset(path.size() + 1)) return false;
+  std::memcpy(extra->path.data(), path.data(), path.size());
   Operation* op = Claim(a, slot, generation, Opcode::kOpen, entry_flags, operation_id);
   if (op == nullptr) return false;
-  op->extra = std::make_unique<OperationExtra>();
-  op->extra->path.assign(path.begin(), path.end());
-  op->extra->path.push_back('\0');
+  op->extra = std::move(extra);
   op->extra->open_flags = flags;
   op->extra->open_mode = mode;
   op->key = key;
@@ -917,7 +919,7 @@ void Port::Close() {
     for (const auto& a : attachments_)
       if (a && a->waiter.handed) {
         a->waiter.handed = false;
-        queue_.PutBack(a->waiter.packet);
+        queue_.PutBack(a->waiter.number, a->waiter.packet);
       }
     waiters_.CloseAll();
     // Everybody hears of it, also who doesn't wait.

@@ -78,7 +78,6 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   const auto fetch = [&] {
     const CompletionEntry packet = waiter.packet;
     waiter.handed = false;
-    queue_.Taken();
     waiter.until_job_ends = job;
     PutOut(a, out, packet);
     return take(1);
@@ -110,6 +109,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
       // Its event loop is busy with them, and waits again when it says so.
       waiters_.Disarm(waiter);
       waiters_.Enter(waiter, job);
+      waiters_.Release();  // a claim that was given up may be somebody else's
       return count;
     }
     if (timeout <= 0) {
@@ -198,6 +198,7 @@ Attachment* Port::Attach(uint64_t owner, std::span<std::byte> block, std::shared
   a.waiter.wake = std::move(wake);
   a.waiter.thread = thread;
   attached_++;
+  queue_.ReservePutBack(attached_);
   return &a;
 }
 

@@ -1,5 +1,5 @@
 // See waiters.h. Invariants: a waiter is in `blocked_` exactly while kBlocked and not handed, in `armed_` exactly while kArmed; `claims_` is
-// the number of waiters with `claims`; `running_` that of waiters with `placed`, not `asleep`, and `blocking` 0.
+// the number of waiters with `claims`; `running_` that of waiters with `placed`, not `asleep`, and `blocking` 0; `lent_` that of `asleep`.
 #include "core/waiters.h"
 
 #include <algorithm>
@@ -24,14 +24,15 @@ void Wake::Park(double timeout_ms) {
 }
 
 void Waiters::Release() {
-  while (packets_.size() > claims_ && (static_cast<uint64_t>(running_) + claims_ < concurrency_ || MutantIs(Mutant::kIgnoresLimit))) {
+  while (!packets_.empty() && (static_cast<uint32_t>(running_) < concurrency_ || MutantIs(Mutant::kIgnoresLimit))) {
     Waiter* waiter = MutantIs(Mutant::kLoopsFirst) && Callable() != nullptr ? nullptr : blocked_;
     if (MutantIs(Mutant::kFifoWaiters))
       while (waiter != nullptr && waiter->older != nullptr) waiter = waiter->older;
     if (waiter != nullptr) {
       // It is certainly free, so the packet is its own from here on; its place is counted before it runs.
       Unlink(blocked_, *waiter);
-      waiter->packet = packets_.Take();
+      waiter->packet = packets_.front();
+      waiter->number = packets_.Pop();
       waiter->handed = true;
       Enter(*waiter, false);
       releases_++;
@@ -43,7 +44,9 @@ void Waiters::Release() {
         }
       continue;
     }
-    // An event loop may be busy with other things: it is woken, and takes what it finds when it comes.
+    // An event loop may be busy with other things: it is woken, and takes what it finds when it comes. Its claim keeps other loops from
+    // being woken for the same packet, but not a thread that is free at once.
+    if (packets_.size() <= claims_ || static_cast<uint64_t>(running_) + claims_ >= concurrency_) return;
     waiter = Callable();
     if (waiter == nullptr) return;
     waiter->woken = true;
@@ -58,7 +61,10 @@ void Waiters::Release() {
 void Waiters::Leave(Waiter& waiter) {
   if (!waiter.placed) return;
   waiter.placed = false;
-  if (!waiter.asleep && waiter.blocking == 0) running_--;
+  if (waiter.asleep)
+    lent_--;
+  else if (waiter.blocking == 0)
+    running_--;
   CP_ASSERT(running_ >= 0);
   waiter.asleep = false;
 }
@@ -69,6 +75,7 @@ bool Waiters::CanTake(const Waiter& waiter) const {
 }
 
 void Waiters::Enter(Waiter& waiter, bool until_job_ends) {
+  given_out_ = true;
   if (waiter.placed) return;
   waiter.placed = true;
   waiter.asleep = false;
@@ -110,7 +117,7 @@ void Waiters::Remove(Waiter& waiter) {
   if (waiter.handed) {
     waiter.handed = false;
     waiter.state = WaitState::kNone;
-    if (!MutantIs(Mutant::kLosesHanded)) packets_.PutBack(waiter.packet);
+    if (!MutantIs(Mutant::kLosesHanded)) packets_.PutBack(waiter.number, waiter.packet);
   } else if (waiter.state == WaitState::kBlocked) {
     Unlink(blocked_, waiter);
   }

@@ -67,6 +67,7 @@ struct Waiter {
   uint32_t claim_ticks = 0;
   ThreadSample sample;
   CompletionEntry packet{};
+  uint64_t number = 0;  // of the packet in the queue
   Waiter* newer = nullptr;
   Waiter* older = nullptr;
 };
@@ -100,15 +101,18 @@ class Waiters {
   // The port closes: everybody is woken. The packets are the port's business, but those handed out are put back first.
   void CloseAll();
 
-  // Whether Tick has anything to find out: packets wait, and somebody who isn't called for one already.
-  bool NeedsTick() const { return packets_.size() > 0 && (blocked_ != nullptr || Callable() != nullptr); }
+  // Whether Tick has anything to find out: packets wait while places or claims are taken; or they were given out while a place is lent,
+  // whose thread may run again.
+  bool NeedsTick() const { return (packets_.size() > 0 && (running_ > 0 || claims_ > 0)) || (lent_ > 0 && given_out_); }
   // The watcher, every kTickMs while NeedsTick: `sample` says what a thread does. Threads that sleep in the kernel lose their place until they
   // are seen running; an event loop that was called and didn't come in a whole tick is given up.
   template <typename Sample>
   void Tick(const std::vector<Waiter*>& all, Sample&& sample) {
+    given_out_ = false;
     for (Waiter* waiter : all) {
       if (waiter->claims && waiter->claim_ticks++ > 0) DropClaim(*waiter);
-      if (!waiter->placed || waiter->blocking > 0 || MutantIs(Mutant::kCountsBlocked)) continue;
+      // Who was handed a packet and hasn't woken yet sleeps, too, but not for lack of anything to do.
+      if (!waiter->placed || waiter->handed || waiter->blocking > 0 || MutantIs(Mutant::kCountsBlocked)) continue;
       const ThreadSample now = sample(waiter->thread);
       const bool still =
           now.known && now.sleeping && waiter->sample.known && waiter->sample.sleeping && now.switches == waiter->sample.switches;
@@ -116,6 +120,7 @@ class Waiters {
       if (still == waiter->asleep) continue;
       waiter->asleep = still;
       running_ += still ? -1 : 1;
+      still ? lent_++ : lent_--;
     }
     Release();
   }
@@ -143,8 +148,10 @@ class Waiters {
   Waiter* blocked_ = nullptr;  // newest first
   Waiter* armed_ = nullptr;    // newest first
   uint32_t waiting_ = 0;
-  uint32_t claims_ = 0;  // event loops that were woken for a packet each and have not come yet
-  int32_t running_ = 0;  // places that are counted; never negative
+  uint32_t claims_ = 0;     // event loops that were woken for a packet each and have not come yet
+  int32_t running_ = 0;     // places that are counted; never negative
+  uint32_t lent_ = 0;       // places of threads that are `asleep`
+  bool given_out_ = false;  // packets, since the last tick
   uint64_t releases_ = 0;
 };
 

@@ -125,6 +125,11 @@ bool UringPort::Begun(Operation& op) {
   if ((op.kind == Opcode::kTruncate && !features_.ftruncate) || (op.kind == Opcode::kSize && !features_.statx) ||
       (op.kind == Opcode::kSync && StallMs() > 0))
     return BeginOnPool(op);
+  if (!MakeRoom(op)) {
+    MarkInKernel(op, Route::kKernel);
+    Report(op, {0, ENOMEM});
+    return true;
+  }
   io_uring_sqe* sqe = TakeSqe();
   if (sqe == nullptr) return false;
   if (op.handle != nullptr && op.handle->kind != HandleKind::kFile)
@@ -136,10 +141,25 @@ bool UringPort::Begun(Operation& op) {
   return true;
 }
 
+// The memory that the kernel reads or fills beside the buffer. False: there is none.
+bool UringPort::MakeRoom(Operation& op) {
+  switch (op.kind) {
+    case Opcode::kSize:
+    case Opcode::kAccept:
+      if (!op.extra) op.extra = MakeExtra();
+      return op.extra != nullptr;
+    case Opcode::kReadv:
+    case Opcode::kWritev:
+    case Opcode::kSendv:
+      return op.extra->os_vector.size() > 0 || op.extra->os_vector.Reset(op.extra->segments.size() * sizeof(iovec));
+    default:
+      return true;
+  }
+}
+
 // The vector behind what is done already: iovecs in the operation's own memory, valid until its end.
 uint32_t UringPort::FillVector(Operation& op) {
   OperationExtra& extra = *op.extra;
-  extra.os_vector.resize(extra.segments.size() * sizeof(iovec));
   auto* vector = reinterpret_cast<iovec*>(extra.os_vector.data());
   uint32_t count = 0;
   uint64_t skip = op.done;
@@ -186,7 +206,6 @@ void UringPort::PrepareFile(Operation& op, io_uring_sqe* sqe) {
       io_uring_prep_ftruncate(sqe, fd, op.position);
       break;
     case Opcode::kSize:
-      if (!op.extra) op.extra = std::make_unique<OperationExtra>();
       io_uring_prep_statx(sqe, fd, "", AT_EMPTY_PATH, STATX_SIZE, reinterpret_cast<struct statx*>(op.extra->os));
       break;
     case Opcode::kOpen:
@@ -204,7 +223,6 @@ void UringPort::PrepareSocket(Operation& op, io_uring_sqe* sqe) {
   const int fd = static_cast<int>(op.handle->os);
   switch (op.kind) {
     case Opcode::kAccept: {
-      if (!op.extra) op.extra = std::make_unique<OperationExtra>();
       auto* address = reinterpret_cast<AcceptAddress*>(op.extra->os);
       address->length = sizeof(address->storage);
       io_uring_prep_accept(sqe, fd, reinterpret_cast<sockaddr*>(&address->storage), &address->length, SOCK_CLOEXEC);
@@ -242,14 +260,21 @@ void UringPort::PrepareSocket(Operation& op, io_uring_sqe* sqe) {
 
 // On a pool thread, with a descriptor of the job's own: the handle may be closed, and its number reused, meanwhile.
 bool UringPort::BeginOnPool(Operation& op) {
+  int error = 0;
   if (!pool_) {
-    pool_ = std::make_shared<PoolChannel>();
-    pool_->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    // Kept only if it is whole: the next job tries again.
+    auto channel = std::make_shared<PoolChannel>();
+    channel->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (channel->event_fd < 0)
+      error = errno;
+    else
+      pool_ = std::move(channel);
   }
-  const int fd = pool_->event_fd < 0 ? -1 : fcntl(static_cast<int>(op.handle->os), F_DUPFD_CLOEXEC, 0);
+  const int fd = error != 0 ? -1 : fcntl(static_cast<int>(op.handle->os), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0 && error == 0) error = errno;
   MarkInKernel(op, Route::kPool);
-  if (fd < 0) {
-    Report(op, {0, errno});
+  if (error != 0) {
+    Report(op, {0, error});
     return true;
   }
   const Opcode kind = op.kind;
@@ -280,7 +305,7 @@ bool UringPort::BeginOnPool(Operation& op) {
   });
   if (!queued) {
     close(fd);
-    Report(op, {0, EAGAIN});
+    Report(op, {0, ENOMEM});  // what a thread lacks; not its EAGAIN, which would have Report begin the operation again, and again
     return true;
   }
   pool_jobs_++;

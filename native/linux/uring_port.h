@@ -95,6 +95,7 @@ class UringPort final : public Port {
   bool BeginOnPool(Operation& op);
   void PrepareFile(Operation& op, io_uring_sqe* sqe);
   void PrepareSocket(Operation& op, io_uring_sqe* sqe);
+  bool MakeRoom(Operation& op);
   uint32_t FillVector(Operation& op);
   void Reap();
   void Ended(Operation& op, int32_t result);

@@ -9,15 +9,25 @@
 
 namespace cp::posix {
 
+namespace {
+
+// Devices of memory that answer at once (Documentation/admin-guide/devices.txt, character devices of major 1): null, zero, full, random,
+// urandom. Others of that major don't: a read of kmsg waits for the kernel's next message.
+bool IsMemoryDevice(const struct stat& info) {
+  if (!S_ISCHR(info.st_mode) || major(info.st_rdev) != 1) return false;
+  const unsigned number = minor(info.st_rdev);
+  return number == 3 || number == 5 || (number >= 7 && number <= 9);
+}
+
+}  // namespace
+
 int OpenFlags(int flags) { return flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK; }
 
 int Classify(int fd) {
   struct stat info;
   if (fstat(fd, &info) != 0) return -errno;
   if (S_ISDIR(info.st_mode)) return kIsDirectory;
-  // Character devices of major 1 are memory: null, zero, full, random (Documentation/admin-guide/devices.txt). They never block for long.
-  const bool memory = S_ISCHR(info.st_mode) && major(info.st_rdev) == 1;
-  if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode) && !memory) return kNotAFile;
+  if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode) && !IsMemoryDevice(info)) return kNotAFile;
   const int flags = fcntl(fd, F_GETFL);
   if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) return -errno;
   return 0;

@@ -13,7 +13,7 @@ inline constexpr int kIsDirectory = -100001;
 // O_NONBLOCK on a FIFO opens for reading at once and for writing fails with ENXIO).
 int OpenFlags(int flags);
 
-// Looks at what was opened: 0 for a regular file, a block device or a memory device (/dev/zero), else kNotAFile, kIsDirectory or a
+// Looks at what was opened: 0 for a regular file, a block device or a memory device that never waits (/dev/zero), else kNotAFile, kIsDirectory or a
 // negative errno. On 0 the descriptor is made blocking again.
 int Classify(int fd);
 

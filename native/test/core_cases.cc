@@ -85,6 +85,110 @@ static Register arena_span("arena/span", "nothing released comes back while a ra
   arena.Unpin(far, 64, nullptr);
 });
 
+static Register arena_stale("arena/stale", "a block in quarantine that is used again is freed once, whichever of the two uses ends first",
+                            [](const Context&) {
+                              for (const bool span_first : {true, false}) {
+                                Arena arena(1 << 20);
+                                const uint64_t stale = arena.Allocate(100), kept = arena.Allocate(100);
+                                const uint64_t used = arena.used();
+                                CHECK(arena.Pin(0, 1 << 20) == nullptr);
+                                CHECK(arena.Release(stale));
+                                Arena::Block* block = arena.Pin(stale, 100);
+                                CHECK(block != nullptr);
+                                const auto unpin_span = [&] { arena.Unpin(0, 1 << 20, nullptr); };
+                                const auto unpin_block = [&] { arena.Unpin(stale, 100, block); };
+                                span_first ? unpin_span() : unpin_block();
+                                CHECK_EQ(arena.used(), used);
+                                span_first ? unpin_block() : unpin_span();
+                                CHECK_EQ(arena.used(), used / 2);
+                                std::set<uint64_t> given{kept};
+                                for (int i = 0; i < 600; i++) CHECK(given.insert(arena.Allocate(100)).second);
+                              }
+                            });
+
+// Blocks, uses of one block and uses of ranges over several, in any order, stale ones included.
+static Register arena_uses("arena/uses", "what is in use is never handed out again, and every block comes back once",
+                           [](const Context& context) {
+                             Random random(context.seed);
+                             const uint64_t bytes = 2 << 20;
+                             Arena arena(bytes);
+                             struct Known {
+                               uint64_t bytes;
+                               uint32_t pins = 0;
+                               bool released = false;
+                             };
+                             struct Use {
+                               uint64_t offset, length;
+                               Arena::Block* block;
+                               uint64_t start;  // of its block
+                             };
+                             std::map<uint64_t, Known> blocks;
+                             std::vector<Use> uses;
+                             const auto touched = [&](uint64_t start, uint64_t end) {
+                               for (const Use& use : uses)
+                                 if (use.block == nullptr && use.offset / Arena::kPage <= (end - 1) / Arena::kPage &&
+                                     start / Arena::kPage <= (use.offset + use.length - 1) / Arena::kPage)
+                                   return true;
+                               return false;
+                             };
+                             const auto settle = [&] {
+                               std::erase_if(blocks, [&](const auto& each) {
+                                 const auto& [offset, block] = each;
+                                 return block.released && block.pins == 0 && !touched(offset, offset + block.bytes);
+                               });
+                             };
+                             const auto unpin = [&](size_t at) {
+                               const Use use = uses[at];
+                               uses[at] = uses.back();
+                               uses.pop_back();
+                               if (use.block != nullptr) blocks.at(use.start).pins--;
+                               arena.Unpin(use.offset, use.length, use.block);
+                               settle();
+                             };
+                             const auto any = [&] { return std::next(blocks.begin(), random.Below(static_cast<uint32_t>(blocks.size()))); };
+                             for (uint32_t round = 0; round < context.Count(100'000); round++) {
+                               const uint32_t what = random.Below(12);
+                               if (what < 4) {
+                                 const uint64_t size = random.OneIn(20) ? 1 + random.Below(200'000) : 1 + random.Below(3000);
+                                 const uint64_t offset = arena.Allocate(size);
+                                 if (offset == Arena::kNone) continue;
+                                 CHECK(offset + size <= bytes);
+                                 const auto next = blocks.lower_bound(offset);
+                                 CHECK(next == blocks.end() || offset + size <= next->first);
+                                 CHECK(next == blocks.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
+                                 blocks[offset] = {size};
+                               } else if (what < 7 && !blocks.empty()) {
+                                 const auto block = any();
+                                 CHECK_EQ(arena.Release(block->first), !block->second.released);
+                                 block->second.released = true;
+                                 settle();
+                               } else if (what < 9 && uses.size() < 16) {
+                                 Use use;
+                                 if (!blocks.empty() && !random.OneIn(3)) {
+                                   const auto block = any();
+                                   use.offset = block->first + random.Below(static_cast<uint32_t>(block->second.bytes));
+                                   use.length = 1 + random.Below(static_cast<uint32_t>(block->first + block->second.bytes - use.offset));
+                                 } else {
+                                   use.offset = random.Below(static_cast<uint32_t>(bytes));
+                                   use.length = 1 + random.Below(static_cast<uint32_t>(std::min<uint64_t>(bytes - use.offset, 150'000)));
+                                 }
+                                 use.block = arena.Pin(use.offset, use.length);
+                                 if (use.block != nullptr) {
+                                   const auto holder = std::prev(blocks.upper_bound(use.offset));
+                                   use.start = holder->first;
+                                   holder->second.pins++;
+                                 }
+                                 uses.push_back(use);
+                               } else if (what >= 9 && !uses.empty()) {
+                                 unpin(random.Below(static_cast<uint32_t>(uses.size())));
+                               }
+                             }
+                             while (!uses.empty()) unpin(uses.size() - 1);
+                             for (const auto& [offset, block] : blocks) CHECK(arena.Release(offset));
+                             CHECK_EQ(arena.used(), uint64_t{0});
+                             CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);
+                           });
+
 static Register timers("timers/model", "each timer fires once, never early, in the first advance that is due", [](const Context& context) {
   Random random(context.seed);
   uint64_t now = 1'000'000;

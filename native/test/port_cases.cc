@@ -384,6 +384,31 @@ static Register pool("pool/fallbacks", "truncate and size without their opcodes,
   }
 });
 
+static Register pool_descriptors("pool/descriptors", "without a descriptor a job fails and says why, and the next one is done",
+                                 [](const Context&) {
+                                   TestPortOptions options;
+                                   options.disable = "ftruncate";
+                                   TestPort test(options);
+                                   Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
+                                   const auto truncate = [&](double size) {
+                                     test.Start(Opcode::kTruncate, file, 0, 0, size);
+                                     return test.GetExactly(1)[0].status;
+                                   };
+                                   std::vector<int> fill;
+                                   for (int fd = dup(0); fd >= 0; fd = dup(0)) fill.push_back(fd);
+                                   // None for the wake-up, then one for that and none for the job, then one for each.
+                                   CHECK_EQ(truncate(10), static_cast<int32_t>(Status::kEMFILE));
+                                   close(fill.back());
+                                   fill.pop_back();
+                                   CHECK_EQ(truncate(20), static_cast<int32_t>(Status::kEMFILE));
+                                   close(fill.back());
+                                   fill.pop_back();
+                                   CHECK_EQ(truncate(30), kOk);
+                                   for (const int fd : fill) close(fd);
+                                   test.Start(Opcode::kSize, file, 0, 0);
+                                   CHECK_EQ(test.GetExactly(1)[0].result, 30.0);
+                                 });
+
 static Register close_port("port/close", "a port closed with everything in flight lets go of all and leaks nothing",
                            [](const Context& context) {
                              Random random(context.seed);

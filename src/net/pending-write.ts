@@ -114,7 +114,10 @@ export function byteLength(chunk: Buffer | string, encoding: BufferEncoding): nu
   return typeof chunk === 'string' ? Buffer.byteLength(chunk, encoding) : chunk.length;
 }
 
-/** An upper bound of a chunk's bytes that needs no look at the characters. */
+/**
+ * An upper bound of a chunk's bytes that needs no look at the characters: three for each code unit in UTF-8, fewer in the others. The
+ * encoding may be spelled in any way that Node takes (`UTF-8`, `Utf8`), so only names that stand here get a smaller bound.
+ */
 function bytesAtMost(chunk: Buffer | string, encoding: BufferEncoding): number {
   if (typeof chunk !== 'string') {
     return chunk.length;
@@ -122,5 +125,5 @@ function bytesAtMost(chunk: Buffer | string, encoding: BufferEncoding): number {
   if (encoding === 'latin1' || encoding === 'binary' || encoding === 'ascii') {
     return chunk.length;
   }
-  return encoding === 'utf8' || encoding === 'utf-8' ? chunk.length * 3 : chunk.length * 2;
+  return chunk.length * 3;
 }

@@ -4,7 +4,7 @@
  */
 import { AsyncResource } from 'node:async_hooks';
 import type { AddressInfo, IpcSocketConnectOpts } from 'node:net';
-import { Duplex } from 'node:stream';
+import { addAbortSignal, Duplex } from 'node:stream';
 import type { CompletionPort } from '../port.js';
 import type { TcpSocket } from '../tcp.js';
 import {
@@ -98,8 +98,9 @@ export class Socket extends Duplex {
   constructor(options?: SocketConstructorOptions, accepted?: Accepted) {
     rejectForeignOptions(options);
     const keepAliveMs = validateCount(options?.keepAliveInitialDelay, 'options.keepAliveInitialDelay') ?? 0;
-    if (options?.signal !== undefined) {
-      validateAbortSignal(options.signal, 'options.signal');
+    const signal = options?.signal;
+    if (signal !== undefined) {
+      validateAbortSignal(signal, 'options.signal');
     }
     super({
       allowHalfOpen: Boolean(options?.allowHalfOpen),
@@ -108,7 +109,6 @@ export class Socket extends Duplex {
       emitClose: false,
       highWaterMark: options?.highWaterMark,
       readableHighWaterMark: options?.readableHighWaterMark,
-      signal: options?.signal,
       writableHighWaterMark: options?.writableHighWaterMark,
     });
     this.#portOption = options?.completionPort;
@@ -125,6 +125,10 @@ export class Socket extends Duplex {
       } else {
         this.read(0);
       }
+    }
+    // Not handed to Duplex: one that is aborted already destroys the socket at once, which takes what stands above.
+    if (signal !== undefined) {
+      addAbortSignal(signal, this);
     }
   }
 
@@ -322,10 +326,11 @@ export class Socket extends Duplex {
       transport.close(this.#reset, closed);
     } else if (wasConnecting) {
       setImmediate(closed);
-    } else {
-      process.nextTick(closed);
     }
     done(error);
+    if (transport === null && !wasConnecting) {
+      process.nextTick(closed); // behind the 'error' that done() has scheduled
+    }
     this.#serverEnded?.();
     this.#serverEnded = undefined;
   }

@@ -111,6 +111,80 @@ function endedBySignal(t: Context, packet: Packet, reason: unknown): void {
 }
 
 export const cases: readonly ConformanceCase[] = [
+  ...variants<(signal: AbortSignal) => { signal: AbortSignal; turn(): void }>(
+    {
+      clause: 'CANCEL-06',
+      title: 'a signal that throws when it is asked for its reason, or at all, takes no packet with it',
+      reference: bySignal,
+    },
+    {
+      'reason-that-throws': (signal) => ({
+        signal,
+        turn() {
+          Object.defineProperty(signal, 'reason', {
+            get() {
+              throw new Error('a getter');
+            },
+          });
+        },
+      }),
+      'proxy-that-throws': (signal) => {
+        let turned = false;
+        const get = (target: AbortSignal, name: string | symbol): unknown => {
+          if (turned) throw new Error('a trap');
+          return Reflect.get(target, name);
+        };
+        return {
+          signal: new Proxy(signal, { get }),
+          turn() {
+            turned = true;
+          },
+        };
+      },
+    },
+    async (t, make) => {
+      const port = t.createPort();
+      const listener = t.listener(port, 1);
+      for (const early of [true, false]) {
+        const controller = new AbortController();
+        const { signal, turn } = make(controller.signal);
+        const plain = new AbortController();
+        if (early) {
+          controller.abort();
+          turn();
+        }
+        const other = listener.accept({ signal: plain.signal });
+        let operation: Operation;
+        try {
+          operation = listener.accept({ signal });
+        } catch (error) {
+          t.equal((error as { code?: string }).code, 'ERR_INVALID_ARG_TYPE', 'a signal may be refused, as none');
+          plain.abort();
+          endedBySignal(t, t.takeOneSync(port), plain.signal.reason);
+          continue;
+        }
+        if (!early) {
+          t.nothing(port);
+          turn();
+          controller.abort();
+        }
+        t.ok(t.takeOneSync(port).operation === operation, 'the packet of the operation whose signal fired');
+        t.equal(operation.pending, false, 'pending of it');
+        plain.abort();
+        t.ok(t.takeOneSync(port).operation === other, 'the packet of another that was pending beside it');
+      }
+      // A get that waits.
+      const controller = new AbortController();
+      const { signal, turn } = make(controller.signal);
+      const waiting = port.get({ signal });
+      turn();
+      controller.abort();
+      port.post(3);
+      const answer = await t.within(1000, Promise.allSettled([waiting]), 'the get whose signal fired');
+      const packet = answer[0].status === 'fulfilled' ? answer[0].value : port.getSync(0);
+      t.equal(packet?.key, 3, 'key of a post, which that get took or left');
+    },
+  ),
   ...variants(
     { clause: 'CANCEL-06', title: 'a signal that is aborted at the start: packet ECANCELED, nothing done', reference: bySignal },
     deeds,

@@ -2,6 +2,7 @@
 
 import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
+import { variants } from '../variants.js';
 
 const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i);
 
@@ -89,6 +90,52 @@ export const cases: ConformanceCase[] = alsoInverted([
       t.equal(listening.stdout, '1\n2\nfrom the handler uncaughtException\n3\n4\n', 'what was printed');
     },
   },
+
+  ...variants<'dispatch' | 'get'>(
+    {
+      clause: 'DISP-01',
+      title: 'what a handler leaves behind may throw, too: the port goes on, with operations as with posts',
+      reference: 'the portable rule, as an event listener that throws',
+    },
+    { 'tick-of-dispatch': 'dispatch', 'tick-of-get': 'get' },
+    async (t, way) => {
+      const uncaught = t.expectUncaught();
+      const port = t.createPort();
+      // The peer answers some turns of the loop later: the port sleeps by then, and is woken by the answer.
+      const { socket, peer } = await t.peer(port, 1);
+      peer.on('data', async (data) => {
+        for (let turn = 0; turn < 5; turn++) await t.turn();
+        peer.write(data);
+      });
+      peer.resume();
+      const rounds = 20;
+      let received = 0;
+      let posts = 0;
+      const echo = (): void => {
+        socket.recv(new Uint8Array(1));
+        socket.send(new Uint8Array(1));
+      };
+      const onPacket = (packet: Packet): void => {
+        if (packet.kind === 'post') posts++;
+        if (packet.kind !== 'recv') return;
+        if (++received < rounds) echo();
+        process.nextTick(() => {
+          throw new Error('a tick');
+        });
+      };
+      if (way === 'dispatch') port.dispatch(onPacket);
+      else {
+        void (async () => {
+          while (posts === 0) onPacket((await port.get()) as Packet);
+        })();
+      }
+      echo();
+      await t.eventually(() => received === rounds, 'every recv, each of them started before a tick threw');
+      t.equal(uncaught.length, rounds, 'uncaught exceptions');
+      port.post(3);
+      await t.eventually(() => posts === 1, 'a post after them');
+    },
+  ),
 
   {
     id: 'DISP-02/getSync',

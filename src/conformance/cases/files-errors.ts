@@ -290,6 +290,58 @@ function notFile(t: Context, open: Opener, port: Port, target: string, flags: re
   }
 }
 
+/** Paths that no system takes, of the lengths that a script may think of. */
+const tooLong: readonly ConformanceCase[] = variants<Opener>(
+  {
+    clause: 'ERR-03',
+    title: 'a path of any length is an error of the open, nothing else; so is one of a class of its own',
+    reference: 'ERROR_FILENAME_EXCED_RANGE (206); a path beyond 32,767 characters is never copied',
+    timeoutMs: childCaseMs,
+  },
+  { 'long-path-operation': openers.operation, 'long-path-Sync': openers.Sync },
+  (t, open) => {
+    const port = t.createPort({ maxOperations: 1 });
+    for (const length of [5000, 70_000, 2 ** 20, 2 ** 27]) {
+      for (const target of ['x'.repeat(length), `/${'x/'.repeat(Math.floor(length / 2) - 1)}`]) {
+        const { error } = open(t, port, target, 'r');
+        t.equal((error as { code?: string } | null)?.code, 'ENAMETOOLONG', `the error of a path of ${length} characters`);
+      }
+      const bytes = Buffer.alloc(length, 'x');
+      const { error } = open(t, port, bytes, 'r');
+      t.equal((error as { code?: string } | null)?.code, 'ENAMETOOLONG', `the error of a path of ${length} bytes`);
+    }
+    // Its bytes are the path, whatever its class says of copies of it.
+    class Path extends Uint8Array {
+      static get [Symbol.species](): Uint8ArrayConstructor {
+        return Uint8ClampedArray as unknown as Uint8ArrayConstructor;
+      }
+    }
+    const file = t.tempFile('file', 'abc');
+    for (let i = 0; i < 3; i++) {
+      const opened = open(t, port, Path.from(Buffer.from(file)) as Buffer, 'r');
+      t.equal(opened.error, null, 'the error of a path of a class of its own');
+      opened.file?.close();
+    }
+  },
+);
+
+const addresses: ConformanceCase = {
+  id: 'ERR-03/long-address',
+  clause: 'ERR-03',
+  title: 'an address of any length is misuse, nothing else',
+  reference: 'WSAEINVAL (10022)',
+  run(t) {
+    const port = t.createPort();
+    const socket = t.track(t.api.TcpSocket.openSync());
+    port.associate(socket, 1);
+    const host = '1'.repeat(2 ** 29 - 24);
+    const shape = { code: 'ERR_INVALID_ARG_VALUE', name: 'TypeError' };
+    t.throws(() => socket.connect({ host, port: 1 }), shape, 'a connect');
+    t.throws(() => t.api.TcpListener.listenSync({ host, port: 0 }), shape, 'listening');
+    t.throws(() => t.api.TcpSocket.openSync({ localAddress: host }), shape, 'a socket');
+  },
+};
+
 const foreign: ConformanceCase[] = [
   ...variants<Opener>(
     { clause: 'FILE-08', title: 'a FIFO is refused, at once', reference: notAFile },
@@ -319,6 +371,38 @@ const foreign: ConformanceCase[] = [
   ),
 
   ...variants<Opener>(
+    {
+      clause: 'FILE-08',
+      title: 'a device that a read may wait for (the kernel’s log) is refused, those that answer at once are served',
+      reference: notAFile,
+      needs: ['linux'],
+    },
+    bothWays('device'),
+    (t, open) => {
+      const port = t.createPort();
+      for (const [name, bytes] of [
+        ['/dev/zero', 8],
+        ['/dev/null', 0],
+        ['/dev/urandom', 8],
+      ] as const) {
+        const { file, error } = open(t, port, name, 'r');
+        t.equal(error, null, `the error of opening ${name}`);
+        if (file?.key === undefined) port.associate(t.some(file, name), 1);
+        moved(t, port, t.some(file, name).read(new Uint8Array(8), { position: 0 }), bytes, `a read of ${name}`);
+      }
+      // Where this machine has one that this process may open.
+      let log: number;
+      try {
+        log = fs.openSync('/dev/kmsg', fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+      } catch {
+        return;
+      }
+      fs.closeSync(log);
+      notFile(t, open, port, '/dev/kmsg', ['r']);
+    },
+  ),
+
+  ...variants<Opener>(
     { clause: 'FILE-08', title: 'a socket is refused', reference: notAFile },
     bothWays('socket'),
     async (t, open) => {
@@ -332,4 +416,4 @@ const foreign: ConformanceCase[] = [
   ),
 ];
 
-export const cases: readonly ConformanceCase[] = [...refusals, ...directions, ...foreign];
+export const cases: readonly ConformanceCase[] = [...refusals, ...directions, ...foreign, ...tooLong, addresses];

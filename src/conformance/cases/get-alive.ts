@@ -242,5 +242,48 @@ export const cases: ConformanceCase[] = [
       );
     },
   },
+  ...variants<string>(
+    { ...base, title: 'an unref’d port is served at once, one packet or a flood, though nothing else wakes the loop' },
+    Object.fromEntries(
+      Object.keys(waitCode).flatMap((way) => [
+        [`unref-served-${way}`, `createPort(), '${way}'`],
+        [`unref-served-${way}-inverted`, `createPort({ eventLoop: 'inverted' }), '${way}'`],
+      ]),
+    ),
+    async (t, what) => {
+      // A pipe from here keeps the child alive; no timer runs in it.
+      const watched = await start(
+        t,
+        `import { exit, stdin } from 'node:process';
+         const count = 3000;
+         function serve(port, way) {
+           port.unref();
+           let left = count, first = true;
+           const take = () => {
+             if (first) { first = false; writeSync(1, 'first\\n'); }
+             if (--left === 0) { writeSync(1, 'all\\n'); exit(0); }
+           };
+           if (way === 'dispatch') port.dispatch(take);
+           else (async () => {
+             if (way === 'iterator') for await (const packet of port) take();
+             for (;;) {
+               if (way === 'get') { await port.get(); take(); } else for (const packet of await port.getMany(8)) take();
+             }
+           })();
+           let flood = false;
+           stdin.on('data', () => {
+             for (let key = flood ? count - 1 : 1; key > 0; key--) port.post(key);
+             flood = true;
+           });
+         }
+         serve(${what});
+         ${ready}`,
+      );
+      watched.child.stdin?.write('x');
+      await t.eventually(() => watched.output().includes('first\n'), 'the first packet', 3000);
+      watched.child.stdin?.write('x');
+      await endsWith(t, watched, 'first\nall\n');
+    },
+  ),
   ...variants({ ...base, title: 'nothing keeps the process alive' }, exits, (t, { code, output }) => endsAtOnce(t, code, output)),
 ];

@@ -1,6 +1,7 @@
 // BUF-08 and -09: the port's own memory, handed out, taken back and full.
 
-import type { ConformanceCase } from '../types.js';
+import type { ConformanceCase, Operation, TcpSocket } from '../types.js';
+import { variants } from '../variants.js';
 import { childAnswer, filler, untouched } from './buffers.js';
 
 const owned =
@@ -182,6 +183,42 @@ export const cases: readonly ConformanceCase[] = [
       }
     },
   },
+
+  ...variants<boolean>(
+    {
+      clause: 'BUF-09',
+      title: 'a released block that waits for a range over it, and is used again by a stale view, comes back once',
+      reference: owned,
+    },
+    { 'range-ends-first': true, 'stale-ends-first': false },
+    (t, rangeFirst) => {
+      const port = t.createPort({ arenaBytes: 2 ** 20 });
+      const first = t.pair(port, 1, 2);
+      const second = t.pair(port, 3, 4);
+      const block = port.allocate(100);
+      const kept = port.allocate(100).fill(filler);
+      const ranging = first.a.recv(new Uint8Array(port.arena), { length: 2 ** 17 });
+      t.nothing(port);
+      port.release(block);
+      const stale = second.a.recv(block);
+      t.nothing(port);
+      const end = (operation: Operation, from: TcpSocket): void => {
+        const sent = from.send(new Uint8Array([filler]));
+        for (const packet of t.takeSync(port, 2)) {
+          t.ok(packet.operation === operation || packet.operation === sent, `the ${packet.kind} is of one of both`);
+          t.succeeded(packet, packet.kind);
+        }
+      };
+      if (rangeFirst) end(ranging, first.b);
+      end(stale, second.b);
+      if (!rangeFirst) end(ranging, first.b);
+      const places = new Set<number>();
+      for (let i = 0; i < 1000; i++) places.add(port.allocate(100).fill(i).byteOffset);
+      t.equal(places.size, 1000, 'different places of 1000 blocks');
+      t.ok(!places.has(kept.byteOffset), 'none is the place of a block that was kept');
+      untouched(t, kept, 'the block that was kept');
+    },
+  ),
 
   {
     id: 'BUF-09/twice',

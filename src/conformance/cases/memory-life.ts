@@ -1,6 +1,7 @@
 // BUF-01, -06, -07: what can happen to a buffer while its operation is under way. The script drops it, collects garbage, transfers it,
 // shrinks it, or its thread is ended; the kernel must neither lose the memory nor write where it no longer is.
 
+import * as fs from 'node:fs';
 import type * as net from 'node:net';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { variants } from '../variants.js';
@@ -301,6 +302,58 @@ export const cases: readonly ConformanceCase[] = [
       }
     },
   },
+
+  ...variants<boolean>(
+    {
+      clause: 'BUF-06',
+      title:
+        'a shared buffer that another thread grows while a vector is started moves its old bytes or its new ones, nothing else',
+      reference: owned,
+    },
+    { 'growing-copied': true, 'growing-in-place': false },
+    async (t, copied) => {
+      const [old, grown, around] = [32, 4096, 64];
+      const Shared = SharedArrayBuffer as unknown as new (length: number, options: object) => SharedArrayBuffer;
+      const buffers = Array.from({ length: t.count(1500, 100) }, () => new Shared(old, { maxByteLength: grown }));
+      const turns = new Int32Array(new SharedArrayBuffer(8));
+      const worker = t.worker(
+        `const { buffers, turns } = workerData;
+         parentPort.postMessage('ready');
+         for (let i = 0; i < buffers.length; i++) {
+           while (Atomics.load(turns, 0) <= i);
+           for (let spin = (i * 7919) % 3000; spin > 0; spin--) Atomics.load(turns, 1);
+           buffers[i].grow(${grown});
+           Atomics.store(turns, 1, i + 1);
+         }`,
+        { buffers, turns },
+      );
+      await t.within(5000, new Promise((resolve) => worker.once('message', resolve)), 'the worker');
+      const port = t.createPort();
+      const path = t.tempFile('file', '');
+      const file = t.openFile(port, 1, path, 'r+');
+      const plain = new Uint8Array(old).fill(1);
+      const neighbours = [7, 8, 9, 10].map((byte) => new Uint8Array(around).fill(byte));
+      const begin = copied ? old : 0;
+      for (const [index, buffer] of buffers.entries()) {
+        const view = new Uint8Array(buffer);
+        Atomics.store(turns, 0, index + 1);
+        for (let last = false; !last; ) {
+          last = Atomics.load(turns, 1) > index;
+          for (const [place, bytes] of neighbours.entries()) file.write(bytes, { position: 10_000 + place * around });
+          const operation = file.writev(copied ? [plain, view] : [view], { position: 0 });
+          for (const packet of t.takeSync(port, neighbours.length + 1)) {
+            t.succeeded(packet, packet.kind);
+            const { bytesTransferred: bytes } = packet;
+            if (packet.operation !== operation) t.equal(bytes, around, 'bytes of a neighbour');
+            else t.ok(bytes === begin + old || bytes === begin + grown, `${bytes} bytes of the vector: all of one length`);
+          }
+          const written = fs.readFileSync(path).subarray(10_000);
+          for (const [place, bytes] of neighbours.entries())
+            t.sameBytes(written.subarray(place * around, (place + 1) * around), bytes, 'what another operation wrote');
+        }
+      }
+    },
+  ),
 
   ...variants<boolean>(
     {

@@ -2,7 +2,7 @@
 // memory-bytes.ts, the arena in memory-arena.ts, and what happens to buffers of operations under way in memory-life.ts.
 
 import type { ConformanceCase, Context, Operation, Port } from '../types.js';
-import { bufferKinds, bufferOf, filler, makeBuffer } from './buffers.js';
+import { bufferKinds, bufferOf, childAnswer, childCaseMs, childMs, filler, makeBuffer } from './buffers.js';
 import { noMore } from './flight.js';
 
 const owned =
@@ -87,6 +87,65 @@ export const cases: readonly ConformanceCase[] = [
         }
       }
       noMore(t, port, 'after the refusals');
+    },
+  },
+
+  {
+    id: 'BUF-02/no-memory',
+    clause: 'BUF-02',
+    title: 'a buffer for whose copy there is no memory is refused with ENOMEM, and nothing of it stays behind',
+    reference: 'ERROR_NOT_ENOUGH_MEMORY fails the call; a request that was not started has no packet and keeps no buffer',
+    needs: ['linux', 'proc'],
+    timeoutMs: childCaseMs,
+    async run(t) {
+      const answer = await childAnswer<{ wrong: string[]; refused: number }>(
+        t,
+        `
+        import { spawnSync } from 'node:child_process';
+        import { readFileSync } from 'node:fs';
+        const path = process.argv[2];
+        const wrong = [];
+        const answer = (said) => { console.log(JSON.stringify(said)); process.exit(0); };
+        const port = createPort({ maxOperations: 1 });
+        const file = FileHandle.openSync(path, 'r+');
+        port.associate(file, 1);
+        const arena = port.allocate(64);
+        const shared = new Uint8Array(new SharedArrayBuffer(64));
+        file.read(arena, { position: 0 });
+        port.getSync(1000);
+        const size = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096;
+        let large = new Uint8Array(1.5 * 2 ** 30);
+        const limit = size + large.length + 100 * 2 ** 20;
+        const limited = spawnSync('prlimit', ['--pid', String(process.pid), '--as=' + limit]);
+        if (limited.status !== 0) answer({ unable: 'prlimit can’t be run: ' + (limited.error ?? limited.stderr) });
+        let refused = 0;
+        for (const start of [() => file.read(large, { position: 0 }), () => file.write(large, { position: 0 }),
+          () => file.readv([shared, large], { position: 0 }), () => file.writev([large, shared], { position: 0 })]) {
+          try {
+            start();
+            answer({ unable: 'memory for a copy of 1.5 GiB was there' });
+          } catch (error) {
+            if (error.code === 'ENOMEM') refused++;
+            else wrong.push('a refusal was ' + error);
+          }
+          if (port.inFlight !== 0) wrong.push('inFlight ' + port.inFlight);
+          // The one slot that there is, for an operation in place, when the refused buffer is gone: it has nothing of it.
+          const gone = large;
+          large = new Uint8Array(structuredClone(large.buffer, { transfer: [large.buffer] }));
+          if (gone.length !== 0) wrong.push('the buffer was not transferred');
+          for (const view of [arena, shared]) {
+            view.fill(0);
+            file.read(view, { position: 0 });
+            const packet = port.getSync(1000);
+            if (packet?.error !== null || packet.bytesTransferred !== 6 || view[0] !== 97) wrong.push('a read in that slot: ' + packet?.error);
+          }
+        }
+        answer({ wrong, refused });
+        `,
+        { args: [t.tempFile('file', 'abcdef')], timeoutMs: childMs },
+      );
+      t.deepEqual(answer.wrong, [], 'what went wrong');
+      t.equal(answer.refused, 4, 'refusals');
     },
   },
 

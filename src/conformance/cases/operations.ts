@@ -1,8 +1,9 @@
 // OP-01, -02, -03, -06: the life of an operation object, from its start to its packet and its next start. Limits are in
 // operations-limits.ts.
 
-import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
+import type { ConformanceCase, Context, FileHandle, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
+import { childAnswer, childCaseMs, childMs } from './buffers.js';
 import { flights, noMore, settled } from './flight.js';
 import { connect } from './tcp-common.js';
 
@@ -173,6 +174,90 @@ export const cases: readonly ConformanceCase[] = [
     },
   },
 
+  ...variants<'id' | 'position' | 'offset' | 'length' | 'timeout' | 'signal'>(
+    {
+      clause: 'OP-02',
+      title: 'an option whose getter starts the same operation, or closes the handle, lets only one of both happen',
+      reference: reuse,
+    },
+    {
+      'getter-of-id': 'id',
+      'getter-of-position': 'position',
+      'getter-of-offset': 'offset',
+      'getter-of-length': 'length',
+      'getter-of-timeout': 'timeout',
+      'getter-of-signal': 'signal',
+    },
+    (t, option) => {
+      const port = t.createPort();
+      const path = t.tempFile('file', 'abcdef');
+      const listener = t.listener(port, 1);
+      const file = t.openFile(port, 2, path);
+      const starts: ((operation: Operation) => unknown)[] = [
+        (operation) => file.read(new Uint8Array(3), operation),
+        (operation) => file.writev([new Uint8Array(3)], operation),
+        (operation) => file.size(operation),
+        (operation) => port.open(path, 'r', operation as Operation & { key: number }),
+      ];
+      /** An operation with a getter that acts when it is first read. */
+      const trapped = (act: (operation: Operation) => void): { operation: Operation; wasRead: () => boolean } => {
+        const operation = new t.api.Operation();
+        operation.position = 0;
+        operation.key = 9;
+        const value = operation[option];
+        let read = false;
+        Object.defineProperty(operation, option, {
+          configurable: true,
+          get() {
+            if (!read) {
+              read = true;
+              act(operation);
+            }
+            return value;
+          },
+        });
+        return { operation, wasRead: () => read };
+      };
+      for (const start of starts) {
+        const { operation, wasRead } = trapped((inner) => listener.accept(inner));
+        let outer: unknown = null;
+        try {
+          start(operation);
+        } catch (error) {
+          outer = error;
+        }
+        if (wasRead()) {
+          t.equal((outer as { code?: string } | null)?.code, 'ERR_OPERATION_PENDING', 'what the outer start throws');
+          t.equal(operation.cancel(), true, 'cancel of the operation that the getter started');
+        }
+        t.equal(port.inFlight, 1, 'inFlight');
+        const packet = t.takeOneSync(port);
+        t.ok(packet.operation === operation, 'the one packet');
+        t.equal(operation.pending, false, 'pending after it');
+        if (packet.kind === 'open') (packet.result as FileHandle).close();
+        t.nothing(port);
+      }
+      for (const start of starts.slice(0, 3)) {
+        const { operation, wasRead } = trapped(() => file.close());
+        if (file.closed) break;
+        let outer: unknown = null;
+        try {
+          start(operation);
+        } catch (error) {
+          outer = error;
+        }
+        if (!wasRead()) continue;
+        t.equal(
+          (outer as { code?: string } | null)?.code,
+          'ERR_HANDLE_CLOSED',
+          'what a start throws whose getter closed the handle',
+        );
+        t.equal(port.inFlight, 0, 'inFlight');
+        t.equal(operation.pending, false, 'pending');
+      }
+    },
+  ),
+
   ...variants(
     {
       clause: 'OP-02',
@@ -299,6 +384,64 @@ export const cases: readonly ConformanceCase[] = [
       t.deepEqual(touched, [], 'what was done to a context');
     },
   },
+
+  ...variants<{ lack: string; codes: readonly string[]; refill: string }>(
+    {
+      clause: 'OP-06',
+      title: 'what a start lacks is said by its packet, and what comes later doesn’t suffer from it',
+      reference: 'A request that fails at once queues no packet on Windows; here it does, so that failures come one way only',
+      needs: ['linux', 'proc'],
+      timeoutMs: childCaseMs,
+    },
+    {
+      'no-descriptors': {
+        lack: `for (;;) try { fds.push(openSync('/dev/null')); } catch (error) { if (error.code === 'EMFILE') break; throw error; }`,
+        codes: ['EMFILE'],
+        refill: 'for (const fd of fds) closeSync(fd);',
+      },
+      'no-threads': {
+        // Less room than a thread's stack takes.
+        lack: `const size = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096 + 4 * 2 ** 20;
+          const limited = spawnSync('prlimit', ['--pid', String(process.pid), '--as=' + size + ':']);
+          if (limited.status !== 0) answer({ unable: 'prlimit can’t be run: ' + (limited.error ?? limited.stderr) });`,
+        codes: ['ENOMEM'],
+        refill: '',
+      },
+    },
+    async (t, { lack, codes, refill }) => {
+      const answer = await childAnswer<{ before: (string | null)[]; after: (string | null)[]; size: number }>(
+        t,
+        `
+        import { spawnSync } from 'node:child_process';
+        import { closeSync, openSync, readFileSync, statSync } from 'node:fs';
+        const answer = (said) => { console.log(JSON.stringify(said)); process.exit(0); };
+        const path = process.argv[2];
+        const port = createPort();
+        const file = FileHandle.openSync(path, 'r+');
+        port.associate(file, 1);
+        const truncate = (size) => {
+          file.truncate(size);
+          const packet = port.getSync(3000);
+          return packet === null ? 'no packet' : packet.error === null ? null : packet.error.code;
+        };
+        const fds = [];
+        ${lack}
+        const before = [truncate(20), truncate(30)];
+        ${refill}
+        const after = [truncate(40), truncate(50)];
+        answer({ before, after, size: statSync(path).size });
+        `,
+        // Truncating takes the way of systems that have no asynchronous form of it.
+        { args: [t.tempFile('file', 'x'.repeat(1000))], env: { COMPLETION_PORT_DISABLE: 'ftruncate' }, timeoutMs: childMs },
+      );
+      const { before, after, size } = answer;
+      for (const code of refill === '' ? [...before, ...after] : before)
+        t.ok(code === null || codes.includes(code), `the end of a truncate that lacks something, which is ${code}`);
+      if (refill !== '') t.deepEqual(after, [null, null], 'the ends of those that lack nothing');
+      const last = [...before, ...after].lastIndexOf(null);
+      t.equal(size, last < 0 ? 1000 : 20 + 10 * last, 'the file’s size, by the last that said success');
+    },
+  ),
 
   ...variants(
     {

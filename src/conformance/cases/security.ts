@@ -1,7 +1,9 @@
 // SEC-01, -02, -03: scripts that mean ill. Whatever they give to the native module, or do to the language's own prototypes, the answer
 // is an error: no crash, no memory given away, and what others have started goes on.
 
-import type { ConformanceCase } from '../types.js';
+import { createHook } from 'node:async_hooks';
+import * as fs from 'node:fs';
+import type { ConformanceCase, FileHandle } from '../types.js';
 import { variants } from '../variants.js';
 import { childAnswer } from './buffers.js';
 import { patchedRun, patches } from './security-patches.js';
@@ -46,6 +48,95 @@ export const cases: readonly ConformanceCase[] = [
         t.equal(answer.rounds, 3, 'rounds of operations');
       },
     }),
+  ),
+
+  ...variants<(act: () => void) => () => void>(
+    {
+      clause: 'SEC-02',
+      title: 'code that a script gets to run in the middle of a start, and that starts others, has no part in that one’s memory',
+      reference: 'What a driver has captured doesn’t change any more; here a script can change what its own language says',
+    },
+    {
+      'within-a-start-by-constructor': (act) => {
+        const before = Reflect.getOwnPropertyDescriptor(Promise.prototype, 'constructor') as PropertyDescriptor;
+        const get = (): PromiseConstructor => {
+          act();
+          return Promise;
+        };
+        Reflect.defineProperty(Promise.prototype, 'constructor', { configurable: true, get });
+        return () => Reflect.defineProperty(Promise.prototype, 'constructor', before);
+      },
+      'within-a-start-by-promise-hook': (act) => {
+        const hook = createHook({ init: (_, type) => type === 'PROMISE' && act() });
+        hook.enable();
+        return () => hook.disable();
+      },
+    },
+    async (t, patch) => {
+      const port = t.createPort();
+      const path = t.tempFile('file', Buffer.alloc(1000, 'a'));
+      const other = t.tempFile('other', Buffer.alloc(1000, 'b'));
+      const shared = (length: number): Uint8Array => new Uint8Array(new SharedArrayBuffer(length));
+      const heap = (length: number): Uint8Array => new Uint8Array(length);
+      const arena = (length: number): Uint8Array => port.allocate(length);
+      for (const make of [heap, shared, arena]) {
+        for (const vectored of [false, true]) {
+          for (const out of [false, true]) {
+            const outer = t.openFile(port, 1, path);
+            const inner = t.openFile(port, 2, other);
+            const views = [make(50), make(out ? 50 : 30)];
+            const views2 = [make(40), make(40)];
+            if (out) {
+              for (const view of views) view.fill(97);
+              for (const view of views2) view.fill(98);
+            }
+            // A job of its own: what is started in it is the first since the port last flushed.
+            await null;
+            await null;
+            let nested = false;
+            const undo = patch(() => {
+              if (nested) return;
+              nested = true;
+              start(inner, views2);
+            });
+            const start = (file: FileHandle, to: Uint8Array[]): void => {
+              if (out) {
+                if (vectored) file.writev(to, { position: 0 });
+                else file.write(to[0] as Uint8Array, { position: 0 });
+              } else if (vectored) file.readv(to, { position: 0 });
+              else file.read(to[0] as Uint8Array, { position: 0 });
+            };
+            try {
+              start(outer, views);
+            } finally {
+              undo();
+            }
+            for (const packet of t.takeSync(port, nested ? 2 : 1)) {
+              t.succeeded(packet, packet.kind);
+              const own = packet.key === 1 ? views : views2;
+              const bytes = (own[0] as Uint8Array).length + (vectored ? (own[1] as Uint8Array).length : 0);
+              t.equal(packet.bytesTransferred, bytes, `bytes of the ${packet.kind} with key ${packet.key}`);
+            }
+            const check = (own: Uint8Array[], byte: number, file: string): void => {
+              for (const view of vectored ? own : own.slice(0, 1))
+                t.ok(
+                  view.every((each) => each === byte),
+                  `each byte of ${out ? 'what was written' : 'what was read'}`,
+                );
+              t.ok(
+                fs.readFileSync(file).every((each) => each === byte),
+                'each byte of its file',
+              );
+            };
+            check(views, 97, path);
+            if (nested) check(views2, 98, other);
+            t.nothing(port);
+            outer.close();
+            inner.close();
+          }
+        }
+      }
+    },
   ),
 
   {

@@ -22,13 +22,15 @@ const packages = {
   mount: 'mount',
   prlimit: 'util-linux',
   setpriv: 'util-linux',
+  spin: 'spin',
   taskset: 'util-linux',
   unshare: 'util-linux',
 };
 
-/** What a build needs, and what the tests need besides. */
+/** What a build needs, and what the model (scripts/model.mjs) and the tests need besides. */
 export const buildTools = ['cmake', 'make', 'gcc', 'g++'];
-export const testTools = ['nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'taskset', 'unshare'];
+export const modelTools = ['spin', 'gcc'];
+export const testTools = ['nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'spin', 'taskset', 'unshare'];
 
 function isThere(command) {
   // A user's PATH often lacks the folders of mkfs and the like.

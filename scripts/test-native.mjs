@@ -1,7 +1,7 @@
 // npm run test:native: builds native/test (core and backend without Node) under AddressSanitizer with
-// UndefinedBehaviorSanitizer and under ThreadSanitizer, and runs both.
+// UndefinedBehaviorSanitizer and under ThreadSanitizer, and runs both; and checks the model of the packet queue.
 //
-//   npm run test:native -- [--only address|thread] [--seed N] [--scale X]
+//   npm run test:native -- [--only address|thread|model] [--seed N] [--scale X]
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -12,14 +12,15 @@ import { loud } from './build.mjs';
 import { Failure, runMain, say } from './lib/log.mjs';
 import { buildFolder, reportFolder, root } from './lib/paths.mjs';
 import { run } from './lib/run.mjs';
-import { buildTools, ensureTools } from './setup.mjs';
+import { checkModel } from './model.mjs';
+import { buildTools, ensureTools, modelTools } from './setup.mjs';
 import { vendorLiburing } from './vendor-liburing.mjs';
 
 const usage = `usage: npm run test:native -- [options]
 
-  --only address|thread   one of the two sanitizer builds
-  --seed N                seed of the stress tests (printed by each run)
-  --scale X               multiplies the counts inside tests; 1 is the default
+  --only NAME   one of address and thread, the two sanitizer builds, and model (scripts/model.mjs)
+  --seed N      seed of the stress tests (printed by each run)
+  --scale X     multiplies the counts inside tests; 1 is the default
 examples:
   npm run test:native
   npm run test:native -- --only thread --seed 42
@@ -59,14 +60,20 @@ async function runProgram(name, program, args) {
   return { name, passed, failed: failed === 0 && wrong !== null ? 1 : failed, reason: wrong };
 }
 
+/** Name → what runs it; resolves to `{ name, passed, failed, reason }`. */
+const runs = {
+  model: () => checkModel(),
+  address: async (args) => runProgram('address', await build('address'), args),
+  thread: async (args) => runProgram('thread', await build('thread'), args),
+};
+
 export async function testNative({ only, seed, scale } = {}) {
-  await ensureTools(buildTools);
-  await vendorLiburing();
+  await ensureTools([...buildTools, ...modelTools]);
+  if (only !== 'model') await vendorLiburing();
   const args = [...(seed === undefined ? [] : ['--seed', seed]), ...(scale === undefined ? [] : ['--scale', scale])];
   const results = [];
-  for (const name of only === undefined ? Object.keys(variants) : [only]) {
-    const program = await build(name);
-    const result = await runProgram(name, program, args);
+  for (const name of only === undefined ? Object.keys(runs) : [only]) {
+    const result = await runs[name](args);
     say(`native/${name}: ${result.passed} passed, ${result.failed} failed${result.reason ? ` (${result.reason})` : ''}`);
     results.push(result);
   }
@@ -99,8 +106,8 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
       process.stdout.write(usage);
       return 0;
     }
-    if (values.only !== undefined && !(values.only in variants)) {
-      throw new Failure(`--only takes ${Object.keys(variants).join(' or ')}`, 2);
+    if (values.only !== undefined && !(values.only in runs)) {
+      throw new Failure(`--only takes ${Object.keys(runs).join(', ')}`, 2);
     }
     const { passed, failed } = await testNative(values);
     process.stdout.write(`${passed} passed, ${failed} failed\n`);

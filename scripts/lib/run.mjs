@@ -11,11 +11,11 @@ const graceMs = 10_000;
  * Resolves to `{ code, reason, tail }`: `reason` is null after exit code 0, otherwise it says in words how the command
  * ended. `tail` is the end of its standard output, for a closing line to be read from.
  */
-export function run(command, args, { env = {}, limitMs, stdout = process.stdout } = {}) {
+export function run(command, args, { cwd = root, env = {}, limitMs, stdout = process.stdout } = {}) {
   return new Promise((resolve, reject) => {
     // A process group of its own, so that a limit or a signal ends what the command started, too.
     const child = spawn(command, args, {
-      cwd: root,
+      cwd,
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
       detached: true,

@@ -182,6 +182,17 @@ function floats(...numbers: number[]): Buffer {
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest();
 
+test.each([
+  [['--event-loop', 'inverted'], 'inverted'],
+  [['--workers', '0'], '--workers'],
+  [['--connections', '0'], '--connections'],
+])('rpc %j is answered with one line and exit code 2', async (args, word) => {
+  const wrong = await run('rpc.mjs', ...args);
+  expect(wrong.code).toBe(2);
+  expect(wrong.errors.trim().split('\n')).toHaveLength(1);
+  expect(wrong.errors).toContain(word);
+});
+
 describe('rpc', () => {
   let program: Program;
   beforeEach(async () => {

@@ -19,7 +19,7 @@ const output = join(buildFolder, 'docs');
 const generated = join(buildFolder, 'docs-source');
 
 /** The first pages of the navigation, in this order; the rest of docs/ follows by name, then what is about the project. */
-const firstPages = ['guide.md', 'examples.md', 'net.md'];
+const firstPages = ['guide.md', 'examples.md', 'threads.md', 'net.md'];
 const lastPages = ['CONTRIBUTING.md', 'CHANGELOG.md'].map((name) => join(root, name));
 
 function guidePages() {

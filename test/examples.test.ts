@@ -14,7 +14,7 @@ import { connected, endAll, exchange, type Program, received, run, start } from 
 describe('every example', () => {
   afterEach(endAll);
 
-  test.each(['echo.mjs', 'serve.mjs'])(
+  test.each(['echo.mjs', 'serve.mjs', 'rpc.mjs'])(
     '%s explains itself and answers wrong options with one line and exit code 2',
     async (name) => {
       const help = await run(name, '--help');
@@ -41,7 +41,7 @@ describe('every example', () => {
     },
   );
 
-  test.each(['echo.mjs', 'serve.mjs'])('%s says where it listens, and why it cannot', async (name) => {
+  test.each(['echo.mjs', 'serve.mjs', 'rpc.mjs'])('%s says where it listens, and why it cannot', async (name) => {
     const program = await start(name);
     expect(program.firstLine).toBe(`listening on 127.0.0.1:${program.port}`);
     const second = await run(name, '--port', String(program.port));

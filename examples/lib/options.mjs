@@ -83,9 +83,9 @@ export function createPort({ backend, 'event-loop': eventLoop }, options = {}) {
 }
 
 /** Listens where the options say; an address that can't be had ends the program with one line and exit code 1. */
-export function listen({ host, port }, backlog) {
+export function listen({ host, port }, backlog, reusePort = false) {
   try {
-    return TcpListener.listenSync({ host, port, backlog });
+    return TcpListener.listenSync({ host, port, backlog, reusePort });
   } catch (error) {
     console.error(`${program}: can't listen on ${host}:${port}: ${error.message}`);
     process.exit(1);

@@ -317,7 +317,9 @@ void PortBinding::FinishClose() {
   const napi_async_context context = context_;
   context_ = nullptr;
   Release();
-  if (function != nullptr) napi_make_callback(env, context, receiver, function, 0, nullptr, nullptr);
+  // Deno 2.9 writes the result even where nobody asks for it: without a place for it close() crashed there.
+  napi_value ignored = nullptr;
+  if (function != nullptr) napi_make_callback(env, context, receiver, function, 0, nullptr, &ignored);
   bool pending = false;
   napi_is_exception_pending(env, &pending);
   if (pending) {

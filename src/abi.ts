@@ -37,6 +37,8 @@ export const POST_KEY_F64 = 8;
 export const POST_BYTES_F64 = 9;
 export const POST_OPERATION_F64 = 10;
 export const POST_TAG_U32 = 22;
+/** Of a shared port: set with packets, 0 again once they have been looked at. */
+export const UNSEEN_U32 = 23;
 // Control, out, written by stats()
 export const STATS_F64 = 12;
 

@@ -45,6 +45,9 @@ const TURN_MAX = 512;
 const PREFETCH_MAX = 64;
 /** A blocking wait is cut into slices, so that the termination of a worker is noticed. */
 const SLICE_MS = 20;
+/** … and into longer ones once it has lasted, which still end a terminated worker within 100 ms: idle threads cost less than half. */
+const LONG_SLICE_MS = 50;
+const LONG_AFTER = 25;
 /** setTimeout fires at once above this. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -146,6 +149,7 @@ export class Engine {
   // Shared: depth of defer(); a look at what other threads took is under way; the end of the job is to be told.
   #deferring = 0;
   #jobEnds = false;
+  #ended: (() => void) | null = null;
   /** Armed natively: this thread's event loop stands among those that wait. */
   #armed = false;
 
@@ -202,7 +206,19 @@ export class Engine {
   }
 
   checkOpen(): void {
-    if (this.closed) throw portClosed();
+    if (this.closed || (this.shared && this.looksClosed())) throw portClosed();
+  }
+
+  /** Whether it is closed, also by another thread whose close this one hasn't come to hear of. */
+  looksClosed(): boolean {
+    if (!this.closed && this.shared && ((this.u32[abi.FLAGS_U32] as number) & abi.CONTROL_CLOSING) !== 0) this.close();
+    return this.closed;
+  }
+
+  /** Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. */
+  watchClose(ended: () => void): void {
+    this.#ended = ended;
+    this.#startLoop();
   }
 
   // ---- starting
@@ -405,7 +421,8 @@ export class Engine {
 
   /** An object of this thread for a handle of the port. */
   handleOf(id: number): Handle {
-    const info = this.native.handleInfo(id % abi.HANDLE_INDEX_SPAN, Math.floor(id / abi.HANDLE_INDEX_SPAN));
+    const generation = Math.floor(id / abi.HANDLE_INDEX_SPAN);
+    const info = generation >= 2 ** 32 ? undefined : this.native.handleInfo(id % abi.HANDLE_INDEX_SPAN, generation);
     if (info === undefined) throw handleClosed();
     if (info === null) throw misuse(Error, 'ERR_NOT_ASSOCIATED', 'the handle is not associated with this port');
     const [kind, key, append] = info;
@@ -759,11 +776,12 @@ export class Engine {
     if (placeAt !== null || this.shared) this.#claimPlace();
     const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
     let wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
-    for (;;) {
-      const left = timeout === 0 ? 0 : deadline === INFINITE ? SLICE_MS : deadline - native.now();
+    for (let slices = 0; ; slices++) {
+      const slice = slices < LONG_AFTER ? SLICE_MS : LONG_SLICE_MS;
+      const left = timeout === 0 ? 0 : deadline === INFINITE ? slice : deadline - native.now();
       const count =
         left > 0
-          ? this.#reap(wants | abi.ENTER_GOES_ON, prefetch, 1, MathMin(left, SLICE_MS))
+          ? this.#reap(wants | abi.ENTER_GOES_ON, prefetch, 1, MathMin(left, slice))
           : this.#reap(wants | job, prefetch, 0, 0);
       if (count > 0) {
         packet = this.take();
@@ -781,6 +799,7 @@ export class Engine {
     const packet = this.getSync(timeout, this.shared ? 1 : PREFETCH_MAX);
     this.poke();
     if (packet === null) this.checkOpen();
+    this.u32[abi.UNSEEN_U32] = 0;
     return packet;
   }
 
@@ -794,6 +813,7 @@ export class Engine {
     }
     this.poke();
     if (first === null) this.checkOpen();
+    this.u32[abi.UNSEEN_U32] = 0;
     return packets;
   }
 
@@ -838,6 +858,7 @@ export class Engine {
       this.#budget--;
       if (this.shared) this.#endJobSoon();
     }
+    this.u32[abi.UNSEEN_U32] = 0;
     return packet;
   }
 
@@ -890,6 +911,7 @@ export class Engine {
     if (waiter === null) return false;
     this.waiters.remove(waiter);
     const packet = this.take() as CompletionPacket;
+    this.u32[abi.UNSEEN_U32] = 0;
     if (waiter.max === 0) waiter.give(packet);
     else {
       const packets = [packet];
@@ -1164,6 +1186,7 @@ export class Engine {
       const packet = this.take();
       if (packet === null) break;
       count++;
+      this.u32[abi.UNSEEN_U32] = 0;
       try {
         handler(packet);
       } catch (thrown) {
@@ -1256,6 +1279,9 @@ export class Engine {
     slots.length = 0;
     this.#freeSlot = null;
     SetDelete(busyEngines, this);
+    if (placeAt === this) placeAt = null;
+    this.#ended?.();
+    this.#ended = null;
     this.#resolveClosed();
   }
 

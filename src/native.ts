@@ -130,6 +130,7 @@ export interface NativeModule {
     s1: number,
     s2: number,
     s3: number,
+    disable: string,
   ): NativePort | number;
   /** A handle's id, or the negated native error, or one of abi.ts's OPENED_… */
   openFile(path: string | Uint8Array, flags: number, mode: number): number;

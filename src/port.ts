@@ -14,7 +14,7 @@ import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
 import type { CompletionPacket, Packet } from './packet.js';
-import { MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
+import { MapDelete, MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
 import { listen, reasonOf, unlisten } from './signals.js';
 import { startOpen } from './start.js';
 import { abortedSignal, boolean, integer, milliseconds, optionsObject, safeInteger } from './validate.js';
@@ -161,7 +161,9 @@ export class Consumer {
 
 /** What COMPLETION_PORT_DISABLE asks to leave unused. */
 function disabledFeatures(): string {
-  return process.env.COMPLETION_PORT_DISABLE ?? '';
+  const wanted = process.env.COMPLETION_PORT_DISABLE ?? '';
+  // Bun has libuv's names, and node's, but not what they stand for.
+  return process.versions.bun === undefined ? wanted : `${wanted},uv_poll`;
 }
 
 function chooseBackend(given: unknown): { name: string; explicit: boolean } {
@@ -285,7 +287,7 @@ function attachNative(
   { index, generation, secret }: PortToken,
 ): NativePort | number {
   const word = (at: number): number => Number.parseInt(secret.slice(at, at + 8), 16);
-  return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24));
+  return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24), disabledFeatures());
 }
 
 const freezeToken = (parts: PortToken): PortToken => Object.freeze({ ...parts });
@@ -390,7 +392,7 @@ export class CompletionPort<C = unknown> {
   /** Whether other threads may attach. */
   readonly shared: boolean;
   readonly #engine: Engine;
-  readonly #token: PortToken | null;
+  #token: PortToken | null;
 
   static {
     engineOf = (port) => {
@@ -408,7 +410,17 @@ export class CompletionPort<C = unknown> {
     this.maxOperations = maxOperations;
     this.shared = engine.shared;
     this.#token = token;
-    if (token !== null) MapSet(attached, nameOf(token), new WeakRef<CompletionPort>(this));
+    if (token === null) return;
+    const tokenName = nameOf(token);
+    // Weakly: an engine must not keep a port alive that nobody has any more.
+    const weak = new WeakRef<CompletionPort>(this);
+    MapSet(attached, tokenName, weak);
+    engine.watchClose(() => {
+      const port = weak.deref();
+      if (port !== undefined) port.#token = null;
+      const known = MapGet(attached, tokenName)?.deref();
+      if (known === undefined || known === port) MapDelete(attached, tokenName);
+    });
   }
 
   /**
@@ -448,7 +460,7 @@ export class CompletionPort<C = unknown> {
     const arenaView = new Uint8Array(given.arena);
     const known = MapGet(attached, name)?.deref();
     // One that this thread has left may be joined again; the same goes for one that was collected.
-    const open = known !== undefined && !known.#engine.closed ? known : undefined;
+    const open = known !== undefined && !known.isClosed ? known : undefined;
     const control = new SharedArrayBuffer(open === undefined ? abi.BLOCK_BYTES : 0);
     const port = attachNative(open === undefined ? new Uint8Array(control) : null, arenaView, given);
     if (port === 0) return open as CompletionPort<C>;
@@ -489,7 +501,7 @@ export class CompletionPort<C = unknown> {
 
   /** True from close() on. */
   get isClosed(): boolean {
-    return engineOf(this).closed;
+    return engineOf(this).looksClosed();
   }
 
   /** What another thread attaches with, structured-cloneable. Throws ERR_NOT_SHARED on a private port, ERR_PORT_CLOSED. */
@@ -508,7 +520,7 @@ export class CompletionPort<C = unknown> {
    */
   detach(): void {
     const engine = engineOf(this);
-    if (this.#token === null) notShared();
+    if (!this.shared) notShared();
     engine.detach();
   }
 
@@ -539,7 +551,7 @@ export class CompletionPort<C = unknown> {
   handleOf(id: number): Handle {
     const engine = engineOf(this);
     engine.checkOpen();
-    if (this.#token === null) notShared();
+    if (!this.shared) notShared();
     return engine.handleOf(safeInteger(id, 'id'));
   }
 

@@ -130,7 +130,7 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
 // attachPort(control, arena, index, generation, s0, s1, s2, s3): the functions; -1: the port is closed; -2: no such token; -3: no room for
 // one more thread, or no descriptor.
 napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
-  Arguments<8> arguments(env, info);
+  Arguments<9> arguments(env, info);
   // Without a control block only the token is looked at.
   napi_valuetype type = napi_undefined;
   napi_typeof(env, arguments.value(0), &type);
@@ -140,6 +140,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   token.index = arguments.U32(2);
   token.generation = arguments.U32(3);
   for (size_t i = 0; i < token.secret.size(); i++) token.secret[i] = arguments.U32(4 + i);
+  const std::string disable = arguments.String(8);
   if (!arguments.Good("attachPort")) return nullptr;
   auto* environment = Napi::Env(env).GetInstanceData<Environment>();
   if (environment == nullptr || environment->ending) return Closed(env);
@@ -152,7 +153,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   Attachment* attachment = port->Attach(environment->id, block, notifier, CurrentThread());
   if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
   PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
-  binding->thread_loop_ = !EventLoop::HasUv(env);
+  binding->thread_loop_ = Contains(disable, "uv_poll") || !EventLoop::HasUv(env);
   binding->token_ = token;
   return binding->Functions();
 }
@@ -343,7 +344,9 @@ napi_value PortBinding::Enter(napi_env env, napi_callback_info info) {
 napi_value PortBinding::Post(napi_env env, napi_callback_info info) {
   PortBinding* self = Self(env, info);
   if (!self->port_ || self->port_->closing()) return Closed(env);
-  if (!self->port_->Post(*self->attachment_)) napi_throw_error(env, "ENOMEM", "no memory for one more posted packet");
+  if (self->port_->Post(*self->attachment_)) return nullptr;
+  if (self->port_->closing()) return Closed(env);  // by another thread, just now
+  napi_throw_error(env, "ENOMEM", "no memory for one more posted packet");
   return nullptr;
 }
 

@@ -3,6 +3,7 @@
 // the module, but native code trusts nothing in it. An entry is copied once, then checked (port.cc).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -71,7 +72,8 @@ enum class EndedBy : uint16_t { kNone = 0, kCancel, kSignal, kTimeout, kClose };
 // Aborted: its signal was, before the start; it ends at once, and nothing is done. Deferred: room was promised by Reserve.
 enum SubmissionFlags : uint8_t { kSubmissionInternal = 1, kSubmissionHasTimeout = 2, kSubmissionAborted = 4, kSubmissionDeferred = 8 };
 // Foreign: another thread started it, so its slot or tag means nothing to this one.
-enum CompletionFlags : uint8_t { kCompletionInternal = 1, kCompletionMore = 2, kCompletionForeign = 4 };
+// Delivered, in the queue only: a thread that was given it has ended before it could look, so its slot and memory are free already.
+enum CompletionFlags : uint8_t { kCompletionInternal = 1, kCompletionMore = 2, kCompletionForeign = 4, kCompletionDelivered = 8 };
 
 enum EnterFlags : uint32_t {
   kEnterSubmitOnly = 1,    // take the entries and submit them, reap nothing
@@ -154,13 +156,13 @@ struct Control {
   double next_deadline_ms;
   uint32_t rejected;
   int32_t enter_error;
-  uint32_t flags;
+  std::atomic<uint32_t> flags;  // another thread's close sets its bit here, too
   uint32_t refusal;
   double post_key;
   double post_bytes;
   double post_operation_id;
   uint32_t post_tag;
-  uint32_t reserved2;
+  uint32_t unseen;  // shared: set with packets; 0 again once JavaScript has looked at them
   double stats[20];
   AddressEntry scratch;
   uint32_t returned;
@@ -208,7 +210,7 @@ static_assert(offsetof(Control, queued_internal) == 36 && offsetof(Control, next
 static_assert(offsetof(Control, rejected) == 48 && offsetof(Control, enter_error) == 52);
 static_assert(offsetof(Control, flags) == 56 && offsetof(Control, post_key) == 64);
 static_assert(offsetof(Control, post_bytes) == 72 && offsetof(Control, post_operation_id) == 80);
-static_assert(offsetof(Control, post_tag) == 88 && offsetof(Control, stats) == 96);
+static_assert(offsetof(Control, post_tag) == 88 && offsetof(Control, unseen) == 92 && offsetof(Control, stats) == 96);
 static_assert(offsetof(Control, refusal) == 60 && offsetof(Control, returned) == 280 && offsetof(Control, in_flight) == 284);
 static_assert(offsetof(Control, returns) == 288 && sizeof(ReturnedEntry) == 8);
 static_assert(offsetof(Control, scratch) == 256 && sizeof(AddressEntry) == 24 && sizeof(Control) <= kControlBytes);

@@ -27,14 +27,19 @@ struct Attachment {
   Control* control;
   std::byte* block;
   OperationTable operations;
-  PacketQueue internal;                 // packets of operations that settle promises or streams
-  uint32_t live = 0;                    // operations and tagged posts whose packet isn't delivered
-  uint32_t in_kernel = 0;               // operations whose terminal packet isn't queued
-  uint32_t rejected = 0;                // entries that named no free slot
-  uint32_t deferred = 0;                // operations that were promised room and not handed over yet
-  bool notifying = false;               // the notification of the event loop is on
-  bool watches_idle = false;            // the loop stays alive for its operations: it is told when the last has ended
-  bool gone = false;                    // its thread has left
+  PacketQueue internal;       // packets of operations that settle promises or streams
+  uint32_t live = 0;          // operations and tagged posts whose packet isn't delivered
+  uint32_t in_kernel = 0;     // operations whose terminal packet isn't queued
+  uint32_t rejected = 0;      // entries that named no free slot
+  uint32_t deferred = 0;      // operations that were promised room and not handed over yet
+  bool notifying = false;     // the notification of the event loop is on
+  bool watches_idle = false;  // the loop stays alive for its operations: it is told when the last has ended
+  bool gone = false;          // its thread has left
+  struct Taken {
+    uint64_t number;
+    CompletionEntry packet;
+  };
+  std::vector<Taken> taken;             // the packets that its last get brought, by their numbers in the queue
   std::vector<ReturnedEntry> returned;  // slots and tags whose packets went to other threads
   std::vector<uint32_t> freed_memory;   // ids that nothing uses any more, for its thread to let go of
   Waiter waiter;

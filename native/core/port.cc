@@ -464,6 +464,7 @@ void Port::StartNext(Handle& handle, StreamQueue& queue) {
             handle.accept_timer.owner = &handle;
             handle.accept_timer.kind = kTimerAccept;
             timers_.Arm(handle.accept_timer, handle.accept_not_before);
+            kick_wanted_ = true;
           }
           return;
         }
@@ -734,6 +735,7 @@ void Port::PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& en
   *out = entry;
   out->next_slot_generation = Deliver(entry, &a);
   if (!shared_) return;
+  if ((entry.flags & kCompletionDelivered) != 0) out->flags = kCompletionForeign;
   const bool post = entry.kind == static_cast<uint8_t>(Opcode::kPost);
   const uint32_t home = post ? entry.handle_index : entry.slot >> kSlotBits;
   if (!post) out->slot = entry.slot & (kSlotsMax - 1);
@@ -746,6 +748,7 @@ void Port::PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& en
 // The packet leaves: the slot is free again under its next generation, which is returned; the memory is the user's again. `taker`: null
 // where nobody gets it.
 uint32_t Port::Deliver(const CompletionEntry& entry, const Attachment* taker) {
+  if ((entry.flags & kCompletionDelivered) != 0) return 0;
   if (entry.kind == static_cast<uint8_t>(Opcode::kPost)) {
     if (!shared_ || entry.slot == kNoTag) return 0;
     Attachment& poster = *attachments_[entry.handle_index];
@@ -922,9 +925,12 @@ void Port::Close() {
         queue_.PutBack(a->waiter.number, a->waiter.packet);
       }
     waiters_.CloseAll();
-    // Everybody hears of it, also who doesn't wait.
-    for (const auto& a : attachments_)
-      if (a && !a->gone) waiters_.wakes.push_back({a->waiter.wake, true});
+    // Everybody hears of it: who doesn't wait, by the control block, which JavaScript looks at before each call.
+    for (const auto& a : attachments_) {
+      if (!a || a->gone) continue;
+      a->control->flags |= kControlClosing;
+      waiters_.wakes.push_back({a->waiter.wake, true});
+    }
   } else {
     first().control->submit_count = 0;
   }

@@ -69,9 +69,11 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   const auto settle = [&] { return (flags & kEnterWantInternal) != 0 ? Fill(a, max, kEnterWantInternal) : 0; };
   const auto take = [&](uint32_t count) {
     for (; count < max && !queue_.empty(); count++) {
-      PutOut(a, &out[count], queue_.front());
-      queue_.Pop();
+      const CompletionEntry packet = queue_.front();
+      a.taken.push_back({queue_.Pop(), packet});
+      PutOut(a, &out[count], packet);
     }
+    if (count > 0) a.control->unseen = 1;
     return count;
   };
   // The packet that another thread gave this one, and what else is there.
@@ -79,6 +81,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     const CompletionEntry packet = waiter.packet;
     waiter.handed = false;
     waiter.until_job_ends = job;
+    a.taken.push_back({waiter.number, packet});
     PutOut(a, out, packet);
     return take(1);
   };
@@ -97,8 +100,11 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     waiters_.Release();
     return 0;
   }
+  if ((flags & kEnterMore) != 0 && waiter.placed && !waiter.handed) return take(0);
+  // The thread has come again, so it has seen what it got before.
+  a.taken.clear();
+  a.control->unseen = 0;
   if (waiter.handed) return fetch();
-  if ((flags & kEnterMore) != 0 && waiter.placed) return take(0);
   if (job) waiters_.Arrive(waiter);
   if (waiter.state == WaitState::kBlocked && timeout <= 0) waiters_.Withdraw(waiter);
   if (waiter.state != WaitState::kBlocked) {
@@ -205,6 +211,16 @@ Attachment* Port::Attach(uint64_t owner, std::span<std::byte> block, std::shared
 bool Port::Detach(Attachment& a) {
   Lock lock(*this);
   a.control->submit_count = 0;
+  // A worker that was terminated while it waited never saw what it was given: it is somebody else's, at its old place.
+  if (a.control->unseen != 0 && !closing_) {
+    for (Attachment::Taken& each : a.taken) {
+      each.packet.flags |= kCompletionDelivered;
+      const bool makes =
+          each.packet.kind == static_cast<uint8_t>(Opcode::kAccept) || each.packet.kind == static_cast<uint8_t>(Opcode::kOpen);
+      if (makes && each.packet.status == 0) HandleTable::Process().Give(each.packet.result, 0);
+      queue_.PutBack(each.number, each.packet);
+    }
+  }
   waiters_.Remove(a.waiter);
   in_flight_ -= a.deferred;
   a.deferred = 0;

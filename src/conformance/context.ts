@@ -13,6 +13,7 @@ import {
   fdCount,
   fdLinks,
   missing,
+  moduleUrl,
   residentBytes,
   runChild,
   runtimeInfo,
@@ -143,6 +144,7 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
   const context: Context = {
     ...check,
     api,
+    moduleUrl: moduleUrl(settings.adapter),
     backend,
     runtime: runtimeInfo(),
     seed: settings.seed,

@@ -41,14 +41,18 @@ export function runtimeArguments(
 /** The package's own entry, beside this file in `dist/`. */
 export const packageUrl = new URL('../index.js', import.meta.url).href;
 
+/** The module of what is under test: the adapter, or the package. */
+export function moduleUrl(adapter: string | null): string {
+  return adapter === null ? packageUrl : pathToFileURL(path.resolve(adapter)).href;
+}
+
 interface AdapterModule {
   readonly default?: object;
 }
 
 /** What is under test: the package, or what an adapter's default export offers. A missing name throws `Unable` when it is read. */
 export async function loadApi(adapter: string | null): Promise<{ api: Api; offered: Readonly<Record<string, unknown>> }> {
-  const url = adapter === null ? packageUrl : pathToFileURL(path.resolve(adapter)).href;
-  const module = (await import(url)) as AdapterModule;
+  const module = (await import(moduleUrl(adapter))) as AdapterModule;
   const offered = (module.default ?? module) as Record<string, unknown>;
   const api = new Proxy(offered, {
     get(target, name) {
@@ -155,7 +159,7 @@ export interface ChildSettings {
 let scripts = 0;
 
 function writeScript(code: string, settings: ChildSettings): string {
-  const url = settings.adapter === null ? packageUrl : pathToFileURL(path.resolve(settings.adapter)).href;
+  const url = moduleUrl(settings.adapter);
   const file = path.join(settings.folder, `child-${process.pid}-${scripts++}.mjs`);
   fs.writeFileSync(
     file,

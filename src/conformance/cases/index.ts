@@ -13,6 +13,9 @@ import { cases as close } from './close.js';
 import { cases as closeHandles } from './close-handles.js';
 import { cases as closeReuse } from './close-reuse.js';
 import { cases as closeWaits } from './close-waits.js';
+import { cases as concurrency } from './concurrency.js';
+import { cases as concurrencyLimit } from './concurrency-limit.js';
+import { cases as concurrencyPlaces } from './concurrency-places.js';
 import { cases as dispatch } from './dispatch.js';
 import { cases as dispatchTurns } from './dispatch-turns.js';
 import { cases as errors } from './errors.js';
@@ -68,6 +71,9 @@ export const cases: readonly ConformanceCase[] = [
   ...postFinished,
   ...postPending,
   ...order,
+  ...concurrency,
+  ...concurrencyLimit,
+  ...concurrencyPlaces,
   ...closeWaits,
   ...close,
   ...closeHandles,

@@ -12,11 +12,13 @@ import { cases as cancelSignals } from './cancel-signals.js';
 import { cases as close } from './close.js';
 import { cases as closeHandles } from './close-handles.js';
 import { cases as closeReuse } from './close-reuse.js';
+import { cases as closeThreads } from './close-threads.js';
 import { cases as closeWaits } from './close-waits.js';
 import { cases as concurrency } from './concurrency.js';
 import { cases as concurrencyLimit } from './concurrency-limit.js';
 import { cases as concurrencyPlaces } from './concurrency-places.js';
 import { cases as dispatch } from './dispatch.js';
+import { cases as dispatchThreads } from './dispatch-threads.js';
 import { cases as dispatchTurns } from './dispatch-turns.js';
 import { cases as errors } from './errors.js';
 import { cases as files } from './files.js';
@@ -42,6 +44,7 @@ import { cases as portFaults } from './port-faults.js';
 import { cases as post } from './post.js';
 import { cases as postFinished } from './post-finished.js';
 import { cases as postPending } from './post-pending.js';
+import { cases as postThreads } from './post-threads.js';
 import { cases as security } from './security.js';
 import { cases as tcp } from './tcp.js';
 import { cases as tcpConnect } from './tcp-connect.js';
@@ -70,14 +73,17 @@ export const cases: readonly ConformanceCase[] = [
   ...post,
   ...postFinished,
   ...postPending,
+  ...postThreads,
   ...order,
   ...concurrency,
   ...concurrencyLimit,
   ...concurrencyPlaces,
+  ...dispatchThreads,
   ...closeWaits,
   ...close,
   ...closeHandles,
   ...closeReuse,
+  ...closeThreads,
   ...cancel,
   ...cancelSignals,
   ...cancelRaces,

@@ -54,6 +54,11 @@ import { cases as tcpListen } from './tcp-listen.js';
 import { cases as tcpShutdown } from './tcp-shutdown.js';
 import { cases as tcpSoak } from './tcp-soak.js';
 import { cases as tcpStreams } from './tcp-streams.js';
+import { cases as threads } from './threads.js';
+import { cases as threadsConnections } from './threads-connections.js';
+import { cases as threadsMany } from './threads-many.js';
+import { cases as threadsStarters } from './threads-starters.js';
+import { cases as threadsTokens } from './threads-tokens.js';
 import { cases as wake } from './wake.js';
 
 export const cases: readonly ConformanceCase[] = [
@@ -78,6 +83,11 @@ export const cases: readonly ConformanceCase[] = [
   ...concurrency,
   ...concurrencyLimit,
   ...concurrencyPlaces,
+  ...threads,
+  ...threadsStarters,
+  ...threadsMany,
+  ...threadsTokens,
+  ...threadsConnections,
   ...dispatchThreads,
   ...closeWaits,
   ...close,

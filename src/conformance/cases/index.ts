@@ -31,6 +31,7 @@ import { cases as getAlive } from './get-alive.js';
 import { cases as getLeft } from './get-left.js';
 import { cases as getMixed } from './get-mixed.js';
 import { cases as life } from './life.js';
+import { cases as lifeThreads } from './life-threads.js';
 import { cases as memory } from './memory.js';
 import { cases as memoryArena } from './memory-arena.js';
 import { cases as memoryBytes } from './memory-bytes.js';
@@ -56,6 +57,8 @@ import { cases as tcpSoak } from './tcp-soak.js';
 import { cases as tcpStreams } from './tcp-streams.js';
 import { cases as threads } from './threads.js';
 import { cases as threadsConnections } from './threads-connections.js';
+import { cases as threadsEnds } from './threads-ends.js';
+import { cases as threadsLives } from './threads-lives.js';
 import { cases as threadsMany } from './threads-many.js';
 import { cases as threadsStarters } from './threads-starters.js';
 import { cases as threadsTokens } from './threads-tokens.js';
@@ -87,6 +90,8 @@ export const cases: readonly ConformanceCase[] = [
   ...threadsStarters,
   ...threadsMany,
   ...threadsTokens,
+  ...threadsEnds,
+  ...threadsLives,
   ...threadsConnections,
   ...dispatchThreads,
   ...closeWaits,
@@ -106,6 +111,7 @@ export const cases: readonly ConformanceCase[] = [
   ...memoryLife,
   ...security,
   ...life,
+  ...lifeThreads,
   ...files,
   ...filesEnds,
   ...filesErrors,

@@ -152,6 +152,8 @@ function lookFor(need: Need): string | null {
 export interface ChildSettings {
   readonly adapter: string | null;
   readonly backend: string;
+  /** Make every port a shared one. */
+  readonly shared: boolean;
   /** A folder for the script and its output. */
   readonly folder: string;
 }
@@ -166,7 +168,8 @@ function writeScript(code: string, settings: ChildSettings): string {
     `import * as moduleUnderTest from ${JSON.stringify(url)};
 const { CompletionPort, FileHandle, TcpListener, TcpSocket, Operation } = moduleUnderTest.default ?? moduleUnderTest;
 const backend = ${JSON.stringify(settings.backend)};
-const createPort = (options) => CompletionPort.create({ backend, ...options });
+const createPort = (options) => CompletionPort.create({ backend, ${settings.shared ? 'shared: true, ' : ''}...options });
+const room = (bytes) => new Uint8Array(new ${settings.shared ? 'SharedArrayBuffer' : 'ArrayBuffer'}(bytes));
 ${code}
 `,
   );

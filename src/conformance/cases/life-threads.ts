@@ -47,7 +47,7 @@ const scenes: Record<string, string> = {
     'if (main) { await started(); for (const worker of workers) worker.terminate(); process.exit(STATUS); } ready(); for (;;) { fly(); port.getManySync(32, 1); }',
   'the main thread ends first': `if (main) { await started(); process.exitCode = STATUS; setTimeout(() => Atomics.store(flags, 1, 1), 20); }
      else { ready(); while (Atomics.load(flags, 1) === 0) port.getManySync(8, 5); }`,
-  'the main thread ends first and a thread has the last word': `if (main) { await started(1); process.exitCode = STATUS; port.detach(); }
+  'the main thread ends first and a thread has the last word': `if (main) { await started(1); process.exitCode = STATUS; workers[0].on('exit', (code) => { if (code !== 0) process.exit(95); }); port.detach(); }
      else { ready(); setTimeout(() => { port.post(7); if (port.getSync(1000)?.key !== 7) process.exit(1); }, 30); }`,
   'a thread calls process.exit': `if (main) {
        let left = 3;
@@ -59,14 +59,22 @@ const scenes: Record<string, string> = {
   'a thread throws': `if (main) {
        let left = 3;
        await started();
-       for (const worker of workers) worker.on('exit', (code) => { if (code !== 1) process.exit(97); if (--left === 0) { port.post(9); process.exit(port.getSync(1000).key === 9 ? STATUS : 96); } });
-       for (let i = 0; i < 3; i++) port.post(i);
+       const feed = setInterval(() => port.post(1), 1);
+       for (const worker of workers) worker.on('exit', (code) => {
+         if (code !== 1) process.exit(97);
+         if (--left > 0) return;
+         clearInterval(feed);
+         port.post(9);
+         let last;
+         do last = port.getSync(1000); while (last !== null && last.key !== 9);
+         process.exit(last === null ? 96 : STATUS);
+       });
      } else { if (index === 0) port.dispatch(() => { throw new Error('on purpose'); });
        else if (index === 1) port.get().then(() => { throw new Error('on purpose'); });
        else setImmediate(() => { port.getSync(); throw new Error('on purpose'); });
        ready(); }`,
   'an uncaught exception in the main thread': `if (main) { await started(); process.on('uncaughtException', () => process.exit(STATUS)); port.dispatch(() => { throw new Error('on purpose'); }); while (true) { port.post(1); await new Promise((resolve) => setTimeout(resolve, 1)); } }
-     ready(); for (;;) port.getSync(1);`,
+     ready(); Atomics.wait(flags, 2, 0);`,
 };
 
 async function scene(t: Context, code: string): Promise<void> {

@@ -252,6 +252,30 @@ export const cases: readonly ConformanceCase[] = [
     },
   ),
   {
+    id: 'THREAD-05/waiting',
+    clause: 'THREAD-05',
+    title: 'a packet that is handed to a waiting thread which is being terminated isn’t lost: another thread gets it',
+    reference: 'A packet that a thread has not dequeued belongs to the queue',
+    timeoutMs: 20_000,
+    async run(t) {
+      const port = sharedPort(t);
+      for (let round = 0; round < t.count(12, 4); round++) {
+        const crew = await Crew.start(t, port, 1);
+        const role = t.random.pick(['getSync', 'getManySync', 'get', 'dispatch'] as const);
+        void crew.run(0, (w) => w.consume(w.port, w.data.role, () => void w.add('handled')), { role });
+        await waiting(t, port, 1);
+        // It waits, so the packet is handed to it; but its end is already decided.
+        const gone = crew.worker(0).terminate();
+        port.post(round);
+        await t.within(4000, gone, 'terminate()');
+        const packet = port.getSync(crew.at('handled') === 0 ? 2000 : 0);
+        const by = `${crew.at('handled')} by the terminated thread (in ${role}), ${packet === null ? 0 : 1} by this one`;
+        t.equal(crew.at('handled') + (packet === null ? 0 : 1), 1, `times that the packet was delivered (${by})`);
+        t.equal(port.stats().queued, 0, 'packets queued');
+      }
+    },
+  },
+  {
     id: 'THREAD-05/handed',
     clause: 'THREAD-05',
     title: 'a thread that is terminated while packets are handed to it takes none of them along',

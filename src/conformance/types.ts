@@ -16,38 +16,14 @@ export type TcpListener = publicNames.TcpListener;
 export type TcpSocket = publicNames.TcpSocket;
 export type Handle = publicNames.Handle;
 
-/** What another thread attaches with: a plain, frozen object that can be cloned. Opaque to programs. */
-export interface PortToken {
-  readonly index: number;
-  readonly generation: number;
-  readonly secret: unknown;
-  readonly arena: SharedArrayBuffer;
-}
-
-/** What a shared port's figures have besides. */
-export interface SharedFigures {
-  /** Now: threads attached. */
-  readonly threads: number;
-  /** Now: threads that wait in a get, blocking or with their event loop. */
-  readonly waiting: number;
-  /** Now: threads that count towards the concurrency value. */
-  readonly running: number;
-  /** Since the creation: how often a waiting thread was released with a packet. */
-  readonly releases: number;
-}
+export type PortToken = publicNames.PortToken;
 
 /** A port that several threads may attach to, as each of them sees it. */
-export type SharedPort<C = unknown> = {
-  detach(): void;
-  blocking<T>(action: () => T): T;
-  defer<T>(action: () => T): T;
-  handleOf(id: number): publicNames.FileHandle | publicNames.TcpListener | publicNames.TcpSocket;
-  stats(): publicNames.Stats & SharedFigures;
-} & Port<C>;
+export type SharedPort<C = unknown> = Port<C>;
 
 /** The public names that a case uses and an adapter offers. A name that an adapter lacks throws `unable` when it is read. */
 export interface Api {
-  readonly CompletionPort: typeof publicNames.CompletionPort & { attach<C = unknown>(token: PortToken): SharedPort<C> };
+  readonly CompletionPort: typeof publicNames.CompletionPort;
   readonly FileHandle: typeof publicNames.FileHandle;
   readonly TcpListener: typeof publicNames.TcpListener;
   readonly TcpSocket: typeof publicNames.TcpSocket;

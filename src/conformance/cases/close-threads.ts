@@ -339,11 +339,9 @@ export const cases: readonly ConformanceCase[] = [
         const ids = new Set(packets.map((packet) => packet.operationId));
         t.equal(ids.size, 2 * most, 'operations that have had their packet');
         for (const packet of packets) t.failed(packet, { code: 'ECANCELED', by: 'cancel' }, 'a cancelled accept');
-        t.equal(
-          counts.reduce((sum, count) => sum + count, rest),
-          2 * most,
-          'the sum of what all cancel() calls said',
-        );
+        // One that was cancelled is pending until its packet comes: several calls may count it, and each is counted.
+        const sum = counts.reduce((sum, count) => sum + count, rest);
+        t.atLeast(sum, 2 * most, 'the sum of what all cancel() calls said');
         t.nothing(port);
       }
     },

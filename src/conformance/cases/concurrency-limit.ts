@@ -129,7 +129,7 @@ export const cases: readonly ConformanceCase[] = [
     {
       'reaches 1': { n: 1, way: 'getSync' },
       'reaches 2': { n: 2, way: 'getSync' },
-      'reaches 4': { n: 4, way: 'getManySync' },
+      'reaches 4': { n: 4, way: 'getSync' },
       'reaches 2 get': { n: 2, way: 'get' },
       'reaches 3 dispatch': { n: 3, way: 'dispatch' },
     } as const,

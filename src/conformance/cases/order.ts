@@ -1,5 +1,6 @@
 // The family ORDER: one queue for operations and posts, first in, first out, as one consumer sees it.
 
+import { finished } from '../support/getting.js';
 import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
@@ -8,6 +9,7 @@ const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i
 
 /** Fills the queue in a known order: posts, and operations that have finished before the next entry. Returns what must come out. */
 function fillInOrder(t: Context, port: Port, count: number): (Operation | number)[] {
+  const queued = port.stats().queued;
   const byte = t.room(1);
   // One byte into an empty kernel buffer, and its receive once it is there: both are finished when flush() returns. Each stream is
   // used once: the next operation of a stream would begin only when the packet of the one before has been seen.
@@ -32,7 +34,7 @@ function fillInOrder(t: Context, port: Port, count: number): (Operation | number
       order.push(1000 + i);
     } else {
       order.push(act());
-      port.flush();
+      finished(t, port, queued + order.length);
     }
   }
   return order;

@@ -14,7 +14,7 @@ import { buildTools, ensureTools, testTools } from './setup.mjs';
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
-  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance
+  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -94,30 +94,35 @@ const steps = {
     return { passed: report.passed, failed: report.failed || (reason === null ? 0 : 1), note: reason ?? '' };
   },
 
-  async conformance({ seed }) {
-    const file = join(reportFolder, 'steps/conformance.json');
-    rmSync(file, { force: true });
-    const args = [cliFile, 'conformance', '--json', file, ...(seed === undefined ? [] : ['--seed', seed])];
-    const { reason } = await run(node, args, { limitMs: 15 * minute });
-    const report = readReport(file);
-    if (report === null) return one(reason ?? 'it left no report');
-    const { pass, fail, gated, unable, 'n/a': without } = report.totals;
-    const others = Object.entries({ gated, unable, 'n/a': without }).filter(([, count]) => count > 0);
-    const failed = fail + (process.env.CI ? unable : 0);
-    const failures = report.cases
-      .filter(({ verdict }) => verdict === 'fail' || verdict === 'unable')
-      .map(({ id, verdict, error, reason: why }) => `${id}: ${verdict}: ${error ?? why}`);
-    return {
-      passed: pass,
-      failed: failed || (reason === null ? 0 : 1),
-      failures,
-      note: [reason, ...others.map(([verdict, count]) => `${count} ${verdict}`)].filter(Boolean).join(', '),
-    };
-  },
+  conformance: ({ seed }) => conformance('conformance', seed),
+
+  /** The cases of one thread once more, on shared ports. */
+  shared: ({ seed }) => conformance('shared', seed, '--shared'),
 };
 
+async function conformance(step, seed, ...options) {
+  const file = join(reportFolder, `steps/${step}.json`);
+  rmSync(file, { force: true });
+  const args = [cliFile, 'conformance', '--json', file, ...options, ...(seed === undefined ? [] : ['--seed', seed])];
+  const { reason } = await run(node, args, { limitMs: 15 * minute });
+  const report = readReport(file);
+  if (report === null) return one(reason ?? 'it left no report');
+  const { pass, fail, gated, unable, 'n/a': without } = report.totals;
+  const others = Object.entries({ gated, unable, 'n/a': without }).filter(([, count]) => count > 0);
+  const failed = fail + (process.env.CI ? unable : 0);
+  const failures = report.cases
+    .filter(({ verdict }) => verdict === 'fail' || verdict === 'unable')
+    .map(({ id, verdict, error, reason: why }) => `${id}: ${verdict}: ${error ?? why}`);
+  return {
+    passed: pass,
+    failed: failed || (reason === null ? 0 : 1),
+    failures,
+    note: [reason, ...others.map(([verdict, count]) => `${count} ${verdict}`)].filter(Boolean).join(', '),
+  };
+}
+
 /** Steps that need a backend, and so Linux for now. */
-const linuxOnly = ['vitest', 'native', 'conformance'];
+const linuxOnly = ['vitest', 'native', 'conformance', 'shared'];
 
 await runMain(async () => {
   let values;

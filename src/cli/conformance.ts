@@ -36,6 +36,7 @@ Options:
   --repeat N           each case N times, each with the next seed; soak cases run once
   --scale X            multiplies the counts inside cases (default 1, the clause's own)
   --seed N             0 to 2^32-1 (default: random, and printed)
+  --shared             every port is a shared one, used by one thread; what that can't say anything about is 'n/a'
   --json FILE          write the report there; with several backends FILE gets the backend's name before its ending
   --tap                print TAP instead of lines for people
   --adapter FILE       check the port that this module's default export offers: an object with CompletionPort,
@@ -46,6 +47,7 @@ Examples:
   completion-port conformance
   completion-port conformance --filter '^(CANCEL|CLOSE)' --repeat 20
   completion-port conformance --backend all --json report.json
+  completion-port conformance --shared
   completion-port conformance --adapter ./their-port.mjs --tap
 `;
 
@@ -59,6 +61,7 @@ interface Options {
   json: string | undefined;
   tap: boolean;
   adapter: string | null;
+  shared: boolean;
 }
 
 export async function run(argv: string[]): Promise<number> {
@@ -72,6 +75,7 @@ export async function run(argv: string[]): Promise<number> {
     json: { value: 'FILE' },
     tap: { value: 'boolean' },
     adapter: { value: 'FILE' },
+    shared: { value: 'boolean' },
   });
   if (values.help === true) {
     process.stdout.write(help);
@@ -140,6 +144,7 @@ function readOptions(values: Readonly<Record<string, string | true>>): Options {
     json,
     tap: values.tap === true,
     adapter,
+    shared: values.shared === true,
   };
 }
 
@@ -210,9 +215,10 @@ async function runOne(
     scale: options.scale,
     seed,
     adapter: options.adapter,
+    shared: options.shared,
     signal,
     onPlan(_, chosen) {
-      file = reportFile(full, chosen, runtimeInfo());
+      file = reportFile(full, chosen, options.shared, runtimeInfo());
       // An old report mustn't outlive a run that doesn't come to its end.
       if (full && file !== null) fs.rmSync(file, { force: true });
       view.begin(chosen, seed);

@@ -13,6 +13,7 @@ import {
   fdCount,
   fdLinks,
   missing,
+  moduleUrl,
   residentBytes,
   runChild,
   runtimeInfo,
@@ -31,6 +32,8 @@ export interface ContextSettings {
   readonly backend: string;
   readonly seed: number;
   readonly scale: number;
+  /** Make every port a shared one. */
+  readonly shared: boolean;
   /** A folder of this run, in which each case gets its own. */
   readonly folder: string;
   /** Keeps what the case does now where the watchdog finds it. */
@@ -95,7 +98,11 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
   };
 
   const createPort = <C>(options?: CreateOptions): Port<C> => {
-    const port = api.CompletionPort.create<C>({ backend: backend as NonNullable<CreateOptions['backend']>, ...options });
+    const port = api.CompletionPort.create<C>({
+      backend: backend as NonNullable<CreateOptions['backend']>,
+      ...(settings.shared ? { shared: true } : {}),
+      ...options,
+    });
     cleanup('a port', async () => {
       port.close();
       await within(settleMs, port.closed, 'port.closed after the case');
@@ -130,7 +137,7 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
 
   // ---- Processes
 
-  const childSettings = () => ({ adapter: settings.adapter, backend, folder: tempDir() });
+  const childSettings = () => ({ adapter: settings.adapter, backend, shared: settings.shared, folder: tempDir() });
   const killAfter = (child: ChildProcess): void => {
     cleanup('a child process', async () => {
       if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
@@ -143,10 +150,12 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
   const context: Context = {
     ...check,
     api,
+    moduleUrl: moduleUrl(settings.adapter),
     backend,
     runtime: runtimeInfo(),
     seed: settings.seed,
     scale,
+    shared: settings.shared,
     random: createRandom(hash(testCase.id, settings.seed)),
 
     doing: settings.doing,
@@ -179,6 +188,8 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
       const packets = port.getManySync(512, ms);
       if (packets.length > 0) fail(`expected no packet within ${ms} ms, got ${showPackets(packets)}`);
     },
+
+    room: (bytes) => new Uint8Array(settings.shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes)),
 
     tempDir,
     tempFile(name, content) {

@@ -71,6 +71,7 @@ async function runCase(
   if (testCase.backends !== undefined && !testCase.backends.includes(backend)) {
     return { outcome: 'n/a', message: `of ${testCase.backends.join(', ')} only` };
   }
+  if (job.shared && testCase.notShared !== undefined) return { outcome: 'n/a', message: testCase.notShared };
   const lack = lacking(testCase);
   if (lack !== null) return { outcome: 'unable', message: lack };
 
@@ -81,6 +82,7 @@ async function runCase(
     backend,
     seed,
     scale: job.scale,
+    shared: job.shared,
     folder: job.folder,
     doing,
   });
@@ -153,7 +155,8 @@ async function main(): Promise<void> {
       tell({ type: 'backends', backends: probe(api) });
       return;
     }
-    const port = api.CompletionPort.create({ backend: job.backend as 'auto' });
+    const port = api.CompletionPort.create({ backend: job.backend as 'auto', ...(job.shared ? { shared: true } : {}) });
+    if (job.shared && !port.shared) throw new Unable('what is under test has no shared ports');
     backend = port.backend.name;
     tell({ type: 'hello', backend, features: { ...port.backend.features } });
     port.close();

@@ -41,14 +41,18 @@ export function runtimeArguments(
 /** The package's own entry, beside this file in `dist/`. */
 export const packageUrl = new URL('../index.js', import.meta.url).href;
 
+/** The module of what is under test: the adapter, or the package. */
+export function moduleUrl(adapter: string | null): string {
+  return adapter === null ? packageUrl : pathToFileURL(path.resolve(adapter)).href;
+}
+
 interface AdapterModule {
   readonly default?: object;
 }
 
 /** What is under test: the package, or what an adapter's default export offers. A missing name throws `Unable` when it is read. */
 export async function loadApi(adapter: string | null): Promise<{ api: Api; offered: Readonly<Record<string, unknown>> }> {
-  const url = adapter === null ? packageUrl : pathToFileURL(path.resolve(adapter)).href;
-  const module = (await import(url)) as AdapterModule;
+  const module = (await import(moduleUrl(adapter))) as AdapterModule;
   const offered = (module.default ?? module) as Record<string, unknown>;
   const api = new Proxy(offered, {
     get(target, name) {
@@ -148,6 +152,8 @@ function lookFor(need: Need): string | null {
 export interface ChildSettings {
   readonly adapter: string | null;
   readonly backend: string;
+  /** Make every port a shared one. */
+  readonly shared: boolean;
   /** A folder for the script and its output. */
   readonly folder: string;
 }
@@ -155,14 +161,15 @@ export interface ChildSettings {
 let scripts = 0;
 
 function writeScript(code: string, settings: ChildSettings): string {
-  const url = settings.adapter === null ? packageUrl : pathToFileURL(path.resolve(settings.adapter)).href;
+  const url = moduleUrl(settings.adapter);
   const file = path.join(settings.folder, `child-${process.pid}-${scripts++}.mjs`);
   fs.writeFileSync(
     file,
     `import * as moduleUnderTest from ${JSON.stringify(url)};
 const { CompletionPort, FileHandle, TcpListener, TcpSocket, Operation } = moduleUnderTest.default ?? moduleUnderTest;
 const backend = ${JSON.stringify(settings.backend)};
-const createPort = (options) => CompletionPort.create({ backend, ...options });
+const createPort = (options) => CompletionPort.create({ backend, ${settings.shared ? 'shared: true, ' : ''}...options });
+const room = (bytes) => new Uint8Array(new ${settings.shared ? 'SharedArrayBuffer' : 'ArrayBuffer'}(bytes));
 ${code}
 `,
   );

@@ -16,6 +16,8 @@ export interface Job {
   /** `auto`: what the port under test chooses. */
   readonly backend: string;
   readonly scale: number;
+  /** Make every port a shared one. */
+  readonly shared: boolean;
   /** The run's temporary folder. */
   readonly folder: string;
   readonly log: string;

@@ -109,11 +109,16 @@ export function listing(cases: readonly ConformanceCase[], whole: boolean): stri
  * Where a run inside a checkout of the project leaves its report: `build/reports/io_uring-node20.json` for a full run, the same
  * name under `partial/` for any other. Null for an installed package: that has no place for reports.
  */
-export function reportFile(full: boolean, backend: string, runtime: { name: string; version: string }): string | null {
+export function reportFile(
+  full: boolean,
+  backend: string,
+  shared: boolean,
+  runtime: { name: string; version: string },
+): string | null {
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  const name = `${backend}-${runtime.name}${runtime.version.split('.')[0]}.json`;
+  const name = `${backend}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
 }
 

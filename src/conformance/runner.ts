@@ -22,6 +22,8 @@ export interface RunOptions {
   /** 0..2^32-1; chosen at random unless told. */
   readonly seed?: number;
   readonly adapter?: string | null;
+  /** Every port that the cases create is a shared one, used by one thread. */
+  readonly shared?: boolean;
   /** The environment of the processes, added to this one's. */
   readonly env?: Readonly<Record<string, string>>;
   /** Aborting it ends the run; the report then has the cases that were done. */
@@ -63,7 +65,7 @@ export async function probeBackends(adapter: string | null): Promise<readonly Ba
   return withFolder(async (folder) => {
     let backends: readonly BackendState[] | null = null;
     await runHost(
-      { folder, items: [], probe: true, adapter, backend: 'auto', registry: defaultRegistry, scale: 1 },
+      { folder, items: [], probe: true, adapter, backend: 'auto', registry: defaultRegistry, scale: 1, shared: false },
       {},
       undefined,
       {
@@ -98,6 +100,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
       backend: options.backend ?? 'auto',
       registry: options.registry ?? defaultRegistry,
       scale,
+      shared: options.shared ?? false,
     };
     const start = (items: readonly JobItem[], watcher: Watcher): Promise<HostEnd> =>
       runHost({ ...job, items }, options.env ?? {}, options.signal, watcher);
@@ -182,6 +185,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     suite: `completion-port ${packageVersion()}`,
     seed,
     scale,
+    ...(options.shared === true ? { shared: true } : {}),
     started,
     durationMs: Math.round(performance.now() - begin),
     runtime: runtimeInfo(),

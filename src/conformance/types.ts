@@ -16,6 +16,11 @@ export type TcpListener = publicNames.TcpListener;
 export type TcpSocket = publicNames.TcpSocket;
 export type Handle = publicNames.Handle;
 
+export type PortToken = publicNames.PortToken;
+
+/** A port that several threads may attach to, as each of them sees it. */
+export type SharedPort<C = unknown> = Port<C>;
+
 /** The public names that a case uses and an adapter offers. A name that an adapter lacks throws `unable` when it is read. */
 export interface Api {
   readonly CompletionPort: typeof publicNames.CompletionPort;
@@ -61,6 +66,11 @@ export interface ConformanceCase {
   readonly timeoutMs?: number;
   /** Backends that have the facility of which the clause speaks; on others the case is `n/a`. Unset: every backend. */
   readonly backends?: readonly string[];
+  /**
+   * Why it says nothing about a shared port used by one thread: with `--shared`, where every port is made a shared one, the case is
+   * `n/a` for this reason. Unset: it is run there, too.
+   */
+  readonly notShared?: string;
   /** What the machine must have; the case is `unable` without it. */
   readonly needs?: readonly Need[];
   run(context: Context): Promise<void> | void;
@@ -137,11 +147,15 @@ export interface PeerPair {
 /** What a case is given. Everything made through it is closed, killed or removed after the case, in reverse order. */
 export interface Context {
   readonly api: Api;
+  /** The module of what is under test, as a file URL, for threads: its default export, or itself, has the public names. */
+  readonly moduleUrl: string;
   /** The backend under test: `createPort` asks for it by this name. */
   readonly backend: string;
   readonly runtime: { readonly name: 'node' | 'bun' | 'deno'; readonly version: string };
   readonly seed: number;
   readonly scale: number;
+  /** The run makes every port a shared one (`--shared`). */
+  readonly shared: boolean;
   readonly random: Random;
 
   // ---- Verdicts and progress
@@ -200,7 +214,7 @@ export interface Context {
   eventually(condition: () => boolean, what: string, ms?: number): Promise<void>;
 
   // ---- Ports and packets
-  /** A port on the backend under test. After the case it is closed, and `closed` must be fulfilled within 2 s. */
+  /** A port on the backend under test, with `--shared` a shared one. After the case it is closed; `closed` must be fulfilled within 2 s. */
   createPort<C = unknown>(options?: CreateOptions): Port<C>;
   /** Close this handle after the case. Handles made by the helpers below already are. */
   track<H extends { close(): void }>(handle: H): H;
@@ -212,6 +226,12 @@ export interface Context {
   takeOneSync<C>(port: Port<C>, timeoutMs?: number): Packet<C>;
   /** No packet comes within `ms` (0 unless told). */
   nothing(port: Port, ms?: number): void;
+
+  /**
+   * Memory to read into, all zeros, where its kind doesn't matter: of the JavaScript heap, or with `--shared` a SharedArrayBuffer's,
+   * because a shared port reads into nothing that other threads can't reach.
+   */
+  room(bytes: number): Uint8Array;
 
   // ---- Files
   tempDir(): string;
@@ -259,8 +279,8 @@ export interface Context {
   gc(): void;
   /**
    * Runs an ES module in a process of its own, with the package or adapter under test. In scope: `CompletionPort`,
-   * `FileHandle`, `TcpListener`, `TcpSocket`, `Operation`, `backend`, and `createPort(options)` on that backend. Static imports of
-   * `node:` modules may be added. No port is closed for it and nothing ends it but itself and the limit.
+   * `FileHandle`, `TcpListener`, `TcpSocket`, `Operation`, `backend`, `createPort(options)` on that backend, and `room(bytes)`,
+   * both as here. Static imports of `node:` modules may be added. No port is closed for it and nothing ends it but itself and the limit.
    */
   child(code: string, options?: ChildOptions): Promise<ChildResult>;
   /** The same, not waited for: to talk to it or to end it. Killed after the case. Its stdio are pipes. */
@@ -295,6 +315,8 @@ export interface SuiteReport {
   suite: string;
   seed: number;
   scale: number;
+  /** Only of a run with `--shared`. */
+  shared?: boolean;
   started: string;
   durationMs: number;
   runtime: { name: string; version: string };

@@ -3,7 +3,10 @@
 
 import type { ConformanceCase, Context, Way } from './types.js';
 
-type Base = Omit<ConformanceCase, 'id' | 'run' | 'title'>;
+type Base = Omit<ConformanceCase, 'id' | 'run' | 'title' | 'notShared'> & {
+  /** Of all of them, or by name where only some say nothing about a shared port. */
+  readonly notShared?: string | Readonly<Record<string, string>>;
+};
 
 /**
  * A case `CLAUSE/name` for each entry of `list`. `title` is the rule; the name is added to it in
@@ -18,12 +21,17 @@ export function variants<V>(
   list: Readonly<Record<string, V>>,
   run: (context: Context, value: V, name: string) => Promise<void> | void,
 ): ConformanceCase[] {
-  return Object.entries(list).map(([name, value]) => ({
-    ...base,
-    id: `${base.clause}/${name.replaceAll(' ', '-')}`,
-    title: `${base.title} (${name})`,
-    run: (context: Context) => run(context, value, name),
-  }));
+  const { notShared, ...rest } = base;
+  return Object.entries(list).map(([name, value]) => {
+    const reason = typeof notShared === 'string' ? notShared : notShared?.[name];
+    return {
+      ...rest,
+      id: `${base.clause}/${name.replaceAll(' ', '-')}`,
+      title: `${base.title} (${name})`,
+      ...(reason === undefined ? {} : { notShared: reason }),
+      run: (context: Context) => run(context, value, name),
+    };
+  });
 }
 
 export const ways: readonly Way[] = ['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'];

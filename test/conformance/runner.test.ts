@@ -57,7 +57,7 @@ describe('a run over cases that misbehave', () => {
     expect(own(report, name).error).toMatch(message);
   });
 
-  test.each(['passes', 'seeded', 'soak', 'children', 'last'])('%s: passes after all of them', (name) => {
+  test.each(['passes', 'shares', 'private', 'seeded', 'soak', 'children', 'last'])('%s: passes after all of them', (name) => {
     expect(own(report, name)).toMatchObject({ verdict: 'pass', error: null, reason: null, failedRuns: 0, failingSeed: null });
   });
 
@@ -80,7 +80,7 @@ describe('a run over cases that misbehave', () => {
       'cases',
     ]);
     expect(report.backend).toEqual({ name: 'toy', features: { posts: true } });
-    expect(report.totals).toEqual({ pass: 5, fail: 10, gated: 0, unable: 1, 'n/a': 1 });
+    expect(report.totals).toEqual({ pass: 7, fail: 10, gated: 0, unable: 1, 'n/a': 1 });
     expect(Object.keys(own(report, 'passes'))).toEqual([
       'id',
       'clause',
@@ -132,6 +132,17 @@ test('under CI=true, unable is no success', async () => {
   const report = await runSuite({ ...toy, filter: /unable|passes/ });
   expect(isGood(report, false)).toBe(true);
   expect(isGood(report, true)).toBe(false);
+});
+
+test('--shared makes every port a shared one, and what says nothing about those is n/a with its reason', async () => {
+  const filter = /passes|shares|private/;
+  const report = await runSuite({ ...toy, filter, shared: true });
+  expect(report.shared).toBe(true);
+  expect(own(report, 'passes')).toMatchObject({ verdict: 'pass' });
+  expect(own(report, 'shares')).toMatchObject({ verdict: 'pass', error: null });
+  expect(own(report, 'private')).toMatchObject({ verdict: 'n/a', reason: 'it is about private ports' });
+  const others = await runSuite({ ...toy, filter });
+  expect(others.totals).toMatchObject({ pass: 3 });
 });
 
 test('an adapter without a port is refused before any case', async () => {

@@ -12,7 +12,7 @@ const keyed: Record<string, (t: Context, port: Port, key: number) => void> = {
   file(t, port, key) {
     const file = t.openFile(port, key, t.tempFile(undefined, 'some text'));
     t.equal(file.key, key, 'handle.key');
-    for (const [kind, start] of Object.entries(starts.file?.(file) ?? {})) {
+    for (const [kind, start] of Object.entries(starts.file?.(t, file) ?? {})) {
       const operation = start();
       checkPacket(t, t.takeOneSync(port), operation, kind, key, file);
     }
@@ -55,10 +55,10 @@ const keyed: Record<string, (t: Context, port: Port, key: number) => void> = {
     checkPacket(t, t.takeOneSync(port), vectored, 'sendv', key, socket);
     const shutting = socket.shutdown();
     checkPacket(t, t.takeOneSync(port), shutting, 'shutdown', key, socket);
-    const cancelled = socket.recv(new Uint8Array(1));
+    const cancelled = socket.recv(t.room(1));
     cancelled.cancel();
     checkPacket(t, t.takeOneSync(port), cancelled, 'recv', key, socket);
-    const closed = socket.recv(new Uint8Array(1));
+    const closed = socket.recv(t.room(1));
     socket.close();
     checkPacket(t, t.takeOneSync(port), closed, 'recv', key, socket);
   },
@@ -70,7 +70,7 @@ const keyed: Record<string, (t: Context, port: Port, key: number) => void> = {
     const file = t.track(packet.result);
     checkPacket(t, packet, opening, 'open', key, file);
     t.equal(file.key, key, 'key of the file that was opened');
-    const reading = file.read(new Uint8Array(1), { position: 0 });
+    const reading = file.read(t.room(1), { position: 0 });
     checkPacket(t, t.takeOneSync(port), reading, 'read', key, file);
     port.open(`${t.tempDir()}/none`, 'r', { key });
     const missing = t.takeOneSync(port);
@@ -106,7 +106,7 @@ export const cases: ConformanceCase[] = [
       const wanted = new Map<Operation, number>();
       for (const key of t.random.shuffle(all)) {
         const file = t.openFile(port, key, path, 'r');
-        wanted.set(file.read(new Uint8Array(1), { position: 0 }), key);
+        wanted.set(file.read(t.room(1), { position: 0 }), key);
         wanted.set(file.size(), key);
       }
       for (const packet of await t.take(port, wanted.size, { way })) {

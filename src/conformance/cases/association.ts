@@ -44,7 +44,7 @@ export const cases: ConformanceCase[] = [
         t.equal(handle.key, 7, 'handle.key');
       };
       again();
-      for (const [kind, start] of Object.entries(starts[name]?.(handle) ?? {})) {
+      for (const [kind, start] of Object.entries(starts[name]?.(t, handle) ?? {})) {
         // In between as well: an operation in flight must not go to the other port either.
         const operation = start();
         again();
@@ -70,7 +70,7 @@ export const cases: ConformanceCase[] = [
     run(t) {
       const port = t.createPort();
       const path = t.tempFile('file', t.pattern(0, 200));
-      const buffers = Array.from({ length: 100 }, () => new Uint8Array(2));
+      const buffers = Array.from({ length: 100 }, () => t.room(2));
       const wanted = new Map<Operation, { handle: FileHandle; index: number }>();
       for (const [index, buffer] of buffers.entries()) {
         const handle = t.openFile(port, 7, path, 'r');
@@ -146,12 +146,12 @@ export const cases: ConformanceCase[] = [
     (t, make, name) => {
       const port = t.createPort();
       const handle = make(t);
-      for (const [kind, start] of Object.entries(starts[name]?.(handle) ?? {})) {
+      for (const [kind, start] of Object.entries(starts[name]?.(t, handle) ?? {})) {
         t.throws(start, { code: 'ERR_NOT_ASSOCIATED' }, `a ${kind} without a port`);
       }
       const reusable = new t.api.Operation('mine');
       if (name === 'file') {
-        t.throws(() => (handle as FileHandle).read(new Uint8Array(1), reusable), {}, 'a read without a port');
+        t.throws(() => (handle as FileHandle).read(t.room(1), reusable), {}, 'a read without a port');
         t.equal(reusable.pending, false, 'pending of the operation');
         t.equal(reusable.context, 'mine', 'context of the operation');
       }
@@ -160,7 +160,7 @@ export const cases: ConformanceCase[] = [
       t.equal(handle.key, undefined, 'key');
       t.nothing(port);
       port.associate(handle, 9);
-      const [kind, start] = Object.entries(starts[name]?.(handle) ?? {})[0] as [string, () => Operation];
+      const [kind, start] = Object.entries(starts[name]?.(t, handle) ?? {})[0] as [string, () => Operation];
       const operation = start();
       handle.cancel();
       checkPacket(t, t.takeOneSync(port), operation, kind, 9, handle);
@@ -182,7 +182,7 @@ export const cases: ConformanceCase[] = [
       first.associate(old, 1);
       let stays: string | null = null;
       for (let round = 0; round < t.count(50, 2); round++) {
-        const [kind, start] = Object.entries(starts[name]?.(old) ?? {})[0] as [string, () => Operation];
+        const [kind, start] = Object.entries(starts[name]?.(t, old) ?? {})[0] as [string, () => Operation];
         const operation = start();
         const fds = t.fdCount();
         old.close();
@@ -190,7 +190,7 @@ export const cases: ConformanceCase[] = [
         if (t.fdCount() > fds) stays = 'the closed handle’s descriptor is still open';
         t.equal(fresh.key, undefined, 'key of a new handle');
         t.notEqual(fresh.id, old.id, 'id of a new handle');
-        for (const begin of Object.values(starts[name]?.(fresh) ?? {})) {
+        for (const begin of Object.values(starts[name]?.(t, fresh) ?? {})) {
           t.throws(begin, { code: 'ERR_NOT_ASSOCIATED' }, 'starting an operation on the new handle');
         }
         // The old handle's operation is the old handle's, although its number lives on.
@@ -198,7 +198,7 @@ export const cases: ConformanceCase[] = [
         t.throws(start, { code: 'ERR_HANDLE_CLOSED' }, 'starting an operation on the old handle');
         t.throws(() => second.associate(old, 3), { code: 'ERR_HANDLE_CLOSED' }, 'associating the old handle');
         second.associate(fresh, 100 + round);
-        const [freshKind, freshStart] = Object.entries(starts[name]?.(fresh) ?? {})[0] as [string, () => Operation];
+        const [freshKind, freshStart] = Object.entries(starts[name]?.(t, fresh) ?? {})[0] as [string, () => Operation];
         const own = freshStart();
         fresh.cancel();
         checkPacket(t, t.takeOneSync(second), own, freshKind, 100 + round, fresh);
@@ -229,13 +229,13 @@ export const cases: ConformanceCase[] = [
       ] as const) {
         const { accepted, client } = acceptOne(t, port, listener, clients);
         t.equal(accepted.key, undefined, 'key of an accepted socket');
-        for (const start of Object.values(starts.socket?.(accepted) ?? {})) {
+        for (const start of Object.values(starts.socket?.(t, accepted) ?? {})) {
           t.throws(start, { code: 'ERR_NOT_ASSOCIATED' }, 'starting an operation on it');
         }
         target.associate(accepted, key);
         t.equal(accepted.key, key, 'key that it was given');
         t.equal(listener.key, 1, 'key of the listener');
-        const buffer = new Uint8Array(4);
+        const buffer = t.room(4);
         const receiving = accepted.recv(buffer);
         t.equal(target.inFlight, 1, 'inFlight of the port it was given to');
         client.send(Buffer.from('ping'));

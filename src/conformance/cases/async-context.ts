@@ -52,7 +52,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       );
       storage.run('another', () => {
         for (let i = 0; i < 5; i++) port.post(1);
-        file.read(new Uint8Array(1), { position: 0 });
+        file.read(t.room(1), { position: 0 });
       });
       port.post(1);
       await t.eventually(() => later.length >= 7, 'all packets have been handled');
@@ -80,7 +80,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       // In half of the rounds the packet is there before anybody asks, in the others it comes later, from another context.
       for (let round = 0; round < 10; round++) {
         const send = (): void =>
-          storage.run(1000, () => void (round % 4 < 2 ? port.post(1) : file.read(new Uint8Array(1), { position: 0 })));
+          storage.run(1000, () => void (round % 4 < 2 ? port.post(1) : file.read(t.room(1), { position: 0 })));
         if (round % 2 === 0) send();
         const done = storage.run(round, () => receive(port, () => seen.push(storage.getStore())));
         if (round % 2 === 1) setImmediate(send);

@@ -1,5 +1,6 @@
 // The family EX: getting many packets at once. The reference is GetQueuedCompletionStatusEx.
 
+import { finished } from '../support/getting.js';
 import type { ConformanceCase, Operation, Packet, Port } from '../types.js';
 import { variants } from '../variants.js';
 
@@ -58,7 +59,7 @@ export const cases: ConformanceCase[] = [
         } else {
           // A byte into an empty buffer of the kernel: the send is done as soon as it is submitted.
           wanted.push(sender.send(new Uint8Array(1)));
-          port.flush();
+          finished(t, port, wanted.length);
           idle = idle.filter((socket) => socket !== sender);
         }
       }
@@ -103,7 +104,7 @@ export const cases: ConformanceCase[] = [
       const port = t.createPort();
       const file = t.openFile(port, 3, t.tempFile('file', t.pattern(0, 4096)));
       for (let round = 0; round < 50; round++) {
-        const operation = file.read(new Uint8Array(4096), { position: 0 });
+        const operation = file.read(t.room(4096), { position: 0 });
         const packets = port.getManySync(8);
         t.deepEqual(keysOf(packets), [3], 'keys');
         t.equal(packets[0]?.operation, operation, 'operation');
@@ -162,7 +163,7 @@ export const cases: ConformanceCase[] = [
       const port = t.createPort({ concurrency: 1 });
       const path = t.tempFile('file', 'x');
       const files = range(0, 20).map((key) => t.openFile(port, key, path, 'r'));
-      const operations = files.map((file) => file.read(new Uint8Array(1), { position: 0 }));
+      const operations = files.map((file) => file.read(t.room(1), { position: 0 }));
       const owner = new Map<Operation, number>();
       for (let call = 0; owner.size < operations.length; call++) {
         const packets = await getMany(port, 6, 2000);
@@ -254,7 +255,7 @@ export const cases: ConformanceCase[] = [
     async (t, getMany) => {
       const port = t.createPort();
       const file = t.openFile(port, 4, t.tempFile('file', t.pattern(0, 1000)), 'r');
-      const buffers = range(0, 1000).map(() => new Uint8Array(1));
+      const buffers = range(0, 1000).map(() => t.room(1));
       const open = new Map(buffers.map((buffer, i) => [file.read(buffer, { position: i, id: i }), i]));
       while (open.size > 0) {
         const batch = await getMany(port, 64, 2000);

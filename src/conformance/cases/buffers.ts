@@ -13,20 +13,25 @@ export const bufferKindList: readonly BufferKind[] = ['arena', 'shared', 'heap']
 /** What untouched bytes hold. */
 export const filler = 0xa5;
 
-/** A view of `length` bytes, all `filler`, that doesn't begin where its buffer begins (but the arena's own blocks). */
-export function makeBuffer<C>(port: Port<C>, kind: BufferKind, length: number): Uint8Array {
-  const view =
-    kind === 'arena'
-      ? port.allocate(length)
-      : kind === 'shared'
-        ? new Uint8Array(new SharedArrayBuffer(length + 7), 3, length)
-        : new Uint8Array(new ArrayBuffer(length + 7), 5, length);
-  return view.fill(filler);
+/** A view of `length` bytes that doesn't begin where its buffer begins (but the arena's own blocks). */
+function viewOf<C>(port: Port<C>, kind: BufferKind, length: number): Uint8Array {
+  if (kind === 'arena') return port.allocate(length);
+  return kind === 'shared'
+    ? new Uint8Array(new SharedArrayBuffer(length + 7), 3, length)
+    : new Uint8Array(new ArrayBuffer(length + 7), 5, length);
 }
 
-/** The same with the given bytes in it. */
+/**
+ * Such a view to read into, all `filler`. A shared port (`--shared`) reads into no heap: there it is a SharedArrayBuffer's where the kind
+ * doesn't matter; cases that are about the heap say `notShared`.
+ */
+export function makeBuffer<C>(port: Port<C>, kind: BufferKind, length: number): Uint8Array {
+  return viewOf(port, kind === 'heap' && port.shared ? 'shared' : kind, length).fill(filler);
+}
+
+/** Such a view with the given bytes in it. */
 export function bufferOf<C>(port: Port<C>, kind: BufferKind, bytes: Uint8Array): Uint8Array {
-  const view = makeBuffer(port, kind, bytes.length);
+  const view = viewOf(port, kind, bytes.length);
   view.set(bytes);
   return view;
 }

@@ -16,7 +16,7 @@ function raceRecv(t: Context, ender: Ender, rounds: number): void {
   const port = t.createPort();
   const { a, b } = t.pair(port, 1, 2);
   const tape = new Tape(t);
-  const views = [new Uint8Array(4096), port.allocate(4096), new Uint8Array(new SharedArrayBuffer(4096))];
+  const views = [t.room(4096), port.allocate(4096), new Uint8Array(new SharedArrayBuffer(4096))];
   let sent = 0;
   let received = 0;
   const outcomes = [0, 0];
@@ -75,7 +75,7 @@ function raceSend(t: Context, ender: Ender, rounds: number): void {
   b.recvBufferSize = 65_536;
   const tape = new Tape(t);
   const arena = port.allocate(65_536);
-  const sink = new Uint8Array(65_536);
+  const sink = t.room(65_536);
   let sent = 0;
   let received = 0;
   let partly = 0;
@@ -136,7 +136,7 @@ function raceRead(t: Context, ender: Ender, rounds: number): void {
   const file = t.openFile(port, 1, t.tempFile('file', content));
   const path = t.tempFile('written', new Uint8Array(100));
   const target = t.openFile(port, 2, path);
-  const view = new Uint8Array(20_000);
+  const view = t.room(20_000);
   for (let round = 0; round < rounds; round++) {
     const position = t.random.int(80_000);
     const { options, end } = endings(t, ender);
@@ -155,7 +155,7 @@ function raceRead(t: Context, ender: Ender, rounds: number): void {
     }
   }
   noMore(t, port, 'after all races');
-  const last = new Uint8Array(100);
+  const last = t.room(100);
   for (let round = Math.max(0, rounds - 100); round < rounds; round++) last[round % 100] = round;
   t.sameBytes(fs.readFileSync(path), last, 'the other file');
 }
@@ -252,7 +252,7 @@ export const cases: readonly ConformanceCase[] = [
       listener.accept();
       const socket = accepted(t, t.takeOneSync(port));
       port.associate(socket, 2);
-      const view = new Uint8Array(2000);
+      const view = t.room(2000);
       let at = 0;
       const end = t.now() + 15_000;
       for (;;) {

@@ -19,7 +19,7 @@ const deeds: Readonly<Record<string, (t: Context, port: Port) => Deed>> = {
     const { a, b } = t.pair(port, 1, 2);
     b.send(new Uint8Array([5]));
     t.takeOneSync(port);
-    const view = new Uint8Array(1);
+    const view = t.room(1);
     return {
       start: (options) => a.recv(view, options),
       undone() {
@@ -37,7 +37,7 @@ const deeds: Readonly<Record<string, (t: Context, port: Port) => Deed>> = {
       undone() {
         a.send(new Uint8Array([6]));
         t.takeOneSync(port);
-        const view = new Uint8Array(4);
+        const view = t.room(4);
         b.recv(view);
         t.equal(t.takeOneSync(port).bytesTransferred, 1, 'bytes that came');
         t.equal(view[0], 6, 'what came');
@@ -239,11 +239,11 @@ export const cases: readonly ConformanceCase[] = [
       const listener = t.listener(port, 3);
       const { signal, controller } = ((made) => ({ signal: made.signal, controller: made }))(new AbortController());
       const listeners = (): number => getEventListeners(signal, 'abort').length;
-      const stays = b.recv(new Uint8Array(1));
+      const stays = b.recv(t.room(1));
       const ended = new Set<Operation>();
       const all = t.count(300, 20);
       for (let i = 0; i < all; i++) {
-        ended.add(i % 2 === 0 ? a.recv(new Uint8Array(1), { signal }) : listener.accept({ signal }));
+        ended.add(i % 2 === 0 ? a.recv(t.room(1), { signal }) : listener.accept({ signal }));
         t.less(listeners(), 2, 'listeners on the signal');
       }
       t.nothing(port);
@@ -300,7 +300,7 @@ export const cases: readonly ConformanceCase[] = [
         for (const [index, timeout] of all.entries()) {
           const socket = sockets[index % sockets.length] as TcpSocket;
           const at = t.now();
-          started.set(socket.recv(new Uint8Array(1), { timeout }), { at, timeout });
+          started.set(socket.recv(t.room(1), { timeout }), { at, timeout });
         }
         const late: number[] = [];
         for (let i = 0; i < all.length; i++) {
@@ -329,7 +329,7 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
       for (const timeout of [8, 2 ** 31, 2 ** 32 + 1, Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
-        const operation = a.recv(new Uint8Array(4), { timeout });
+        const operation = a.recv(t.room(4), { timeout });
         t.nothing(port);
         b.send(new Uint8Array(3));
         const packets = t.takeSync(port, 2);
@@ -345,10 +345,10 @@ export const cases: readonly ConformanceCase[] = [
       const operation = new t.api.Operation();
       operation.timeout = 20;
       b.send(new Uint8Array(1));
-      a.recv(new Uint8Array(1), operation);
+      a.recv(t.room(1), operation);
       t.takeSync(port, 2);
       operation.timeout = undefined;
-      a.recv(new Uint8Array(1), operation);
+      a.recv(t.room(1), operation);
       t.nothing(port, 40);
       t.equal(operation.pending, true, 'pending of the operation’s next use');
     },
@@ -366,7 +366,7 @@ export const cases: readonly ConformanceCase[] = [
       const socket = t.track(t.api.TcpSocket.openSync());
       port.associate(socket, 3);
       const operations = [
-        a.recv(new Uint8Array(4), { timeout: 0 }),
+        a.recv(t.room(4), { timeout: 0 }),
         socket.connect({ host: '127.0.0.1', port: listener.address.port }, { timeout: 0.5 }),
       ];
       for (const packet of t.takeSync(port, 2)) {

@@ -50,7 +50,7 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a } = t.pair(port, 1, 2);
       const all = t.count(50, 5);
-      const pending = new Set<Operation>(Array.from({ length: all }, () => a.recv(new Uint8Array(1))));
+      const pending = new Set<Operation>(Array.from({ length: all }, () => a.recv(t.room(1))));
       await t.turn();
       for (const operation of pending) t.equal(operation.cancel(), true, 'cancel()');
       for (const packet of await t.take(port, all, { way })) {
@@ -95,7 +95,7 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
       const file = t.openFile(port, 3, t.tempFile('file', 'abc'));
-      const view = new Uint8Array(8);
+      const view = t.room(8);
       const starts: [string, () => Operation, number][] = [
         ['send', () => b.send(new Uint8Array([1, 2, 3])), 3],
         ['recv', () => a.recv(view), 3],
@@ -126,7 +126,7 @@ export const cases: readonly ConformanceCase[] = [
     run(t) {
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
-      const other = a.recv(new Uint8Array(4));
+      const other = a.recv(t.room(4));
       const fresh = new t.api.Operation();
       t.equal(fresh.cancel(), false, 'cancel() of an operation that was never started');
       t.equal(fresh.pending, false, 'its pending');
@@ -138,7 +138,7 @@ export const cases: readonly ConformanceCase[] = [
       t.ok(t.takeOneSync(port).operation === posted, 'the post comes all the same');
       const second = t.createPort();
       const pair = t.pair(second, 1, 2);
-      const gone = pair.a.recv(new Uint8Array(1));
+      const gone = pair.a.recv(t.room(1));
       second.close();
       t.equal(gone.cancel(), false, 'cancel() of an operation of a closed port');
       b.send(new Uint8Array(2));
@@ -182,18 +182,18 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
       const mine = new Set<Operation>();
-      for (let i = 0; i < 10; i++) mine.add(a.recv(new Uint8Array(1)));
+      for (let i = 0; i < 10; i++) mine.add(a.recv(t.room(1)));
       mine.add(a.send(new Uint8Array(64 * 2 ** 20)));
       mine.add(a.send(new Uint8Array(10)));
       mine.add(a.shutdown());
       const others = t.pair(port, 3, 4);
-      const stays = [others.a.recv(new Uint8Array(1)), others.b.recv(new Uint8Array(1))];
+      const stays = [others.a.recv(t.room(1)), others.b.recv(t.room(1))];
       const listener = t.listener(port, 5);
       stays.push(listener.accept());
       t.nothing(port, 5);
       // Two more that are not even flushed.
-      mine.add(a.recv(new Uint8Array(1)));
-      mine.add(a.recv(new Uint8Array(1)));
+      mine.add(a.recv(t.room(1)));
+      mine.add(a.recv(t.room(1)));
       const count = mine.size;
       t.equal(a.cancel(), count, 'what cancel() of the handle returned');
       for (const packet of t.takeSync(port, count)) {
@@ -206,7 +206,7 @@ export const cases: readonly ConformanceCase[] = [
       t.equal(b.cancel(), 0, 'cancel() of the other end');
       // The handle itself is as before.
       b.send(new Uint8Array([7]));
-      const view = new Uint8Array(1);
+      const view = t.room(1);
       a.recv(view);
       t.takeSync(port, 2);
       t.equal(view[0], 7, 'what a recv gets after the cancel');
@@ -307,7 +307,7 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
       for (const which of [0, 1, 2, 3, 4]) {
-        const views = Array.from({ length: 5 }, () => new Uint8Array(2));
+        const views = Array.from({ length: 5 }, () => t.room(2));
         const operations = views.map((view) => a.recv(view));
         if (which % 2 === 0) t.nothing(port, 2);
         t.equal(operations[which]?.cancel(), true, 'cancel()');
@@ -345,7 +345,7 @@ export const cases: readonly ConformanceCase[] = [
       const { a } = t.pair(port, 100, 101);
       const operations: Operation[] = [];
       for (let i = 0; i < 25; i++) for (const listener of listeners) operations.push(listener.accept());
-      for (let i = 0; i < 1000; i++) operations.push(a.recv(new Uint8Array(1)));
+      for (let i = 0; i < 1000; i++) operations.push(a.recv(t.room(1)));
       const chosen = t.random.shuffle(operations).slice(0, 700);
       for (const operation of chosen) t.equal(operation.cancel(), true, 'cancel()');
       const left = new Set<unknown>(chosen);

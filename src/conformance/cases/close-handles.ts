@@ -76,10 +76,10 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const { a, b } = t.pair(port, 7, 8);
       const listener = t.listener(port, 9);
-      const others = [b.recv(new Uint8Array(1)), listener.accept()];
+      const others = [b.recv(t.room(1)), listener.accept()];
       const started = new Set<Operation>();
       const all = t.count(300, 20);
-      for (let i = 0; i < all; i++) started.add(a.recv(new Uint8Array(16), { id: i }));
+      for (let i = 0; i < all; i++) started.add(a.recv(t.room(16), { id: i }));
       const big = a.send(new Uint8Array(32 * 2 ** 20));
       started.add(big);
       for (let i = 0; i < all; i++) started.add(a.send(new Uint8Array(16)));
@@ -113,7 +113,7 @@ export const cases: readonly ConformanceCase[] = [
       const { a, b } = t.pair(port, 1, 2);
       b.send(new Uint8Array([1, 2, 3]));
       t.takeOneSync(port);
-      const view = new Uint8Array(8);
+      const view = t.room(8);
       const operation = a.recv(view);
       const path = t.tempFile('file', 'abcdef');
       const file = t.openFile(port, 3, path);
@@ -209,7 +209,7 @@ export const cases: readonly ConformanceCase[] = [
         socket.send(new Uint8Array(1000));
         t.takeOneSync(port);
       }
-      if (pending === 'recv' || pending === 'unflushed') socket.recv(new Uint8Array(10));
+      if (pending === 'recv' || pending === 'unflushed') socket.recv(t.room(10));
       if (pending === 'recv') t.nothing(port, 5);
       const seen = new Int32Array(shared);
       t.equal(Atomics.load(seen, 0), 0, 'what the peer has seen before the close');
@@ -266,7 +266,7 @@ export const cases: readonly ConformanceCase[] = [
         handle.close();
         t.equal(handle.closed, true, 'closed of a closed handle');
       }
-      const view = new Uint8Array(1);
+      const view = t.room(1);
       const uses: Record<string, () => unknown> = {
         read: () => file.read(view, { position: 0 }),
         write: () => file.write(view, { position: 0 }),

@@ -20,7 +20,7 @@ const roundsOf: Readonly<Record<string, (t: Context, rounds: number) => void>> =
       listener.accept();
       const server = accepted(t, t.takeOneSync(port));
       port.associate(server, 2 ** 40 + round);
-      const old = client.recv(new Uint8Array(8).fill(round));
+      const old = client.recv(t.room(8).fill(round));
       if (t.random.int(2) === 0) port.flush();
       const oldId = client.id;
       client.close();
@@ -41,7 +41,7 @@ const roundsOf: Readonly<Record<string, (t: Context, rounds: number) => void>> =
       listener.accept();
       const nextServer = accepted(t, t.takeOneSync(port));
       port.associate(nextServer, 5);
-      const view = new Uint8Array(4);
+      const view = t.room(4);
       const mine = next.recv(view);
       nextServer.send(new Uint8Array([round, round >> 8]));
       const packets = t.takeSync(port, 2);
@@ -63,14 +63,14 @@ const roundsOf: Readonly<Record<string, (t: Context, rounds: number) => void>> =
     for (let round = 0; round < rounds; round++) {
       const old = t.api.FileHandle.openSync(paths[0], 'r+');
       port.associate(old, 1);
-      const view = new Uint8Array(64);
+      const view = t.room(64);
       const read = old.read(view, { position: 0 });
       const write = old.write(new Uint8Array(8).fill(1), { position: t.random.int(56) });
       if (t.random.int(2) === 0) port.flush();
       old.close();
       const next = t.api.FileHandle.openSync(paths[1], 'r+');
       port.associate(next, 2);
-      const nextView = new Uint8Array(64);
+      const nextView = t.room(64);
       const nextRead = next.read(nextView, { position: 0 });
       const seen = new Set<unknown>();
       for (const packet of t.takeSync(port, 3)) {
@@ -182,13 +182,13 @@ export const cases: readonly ConformanceCase[] = [
           ids.set(client.id, round);
           if (last !== null) {
             if (!last.closed) wrong.push('closed');
-            try { last.recv(new Uint8Array(1)); wrong.push('a stale handle took a recv'); } catch (error) {
+            try { last.recv(room(1)); wrong.push('a stale handle took a recv'); } catch (error) {
               if (error.code !== 'ERR_HANDLE_CLOSED') wrong.push(error.code);
             }
             last.close();
           }
           port.associate(server, 2 ** 30);
-          const operation = client.recv(new Uint8Array(1));
+          const operation = client.recv(room(1));
           const closing = round % 2 === 0;
           if (closing) client.close(); else server.send(new Uint8Array([1]));
           for (let got = 0; got < (closing ? 1 : 2); ) for (const packet of port.getManySync(2, 2000)) {

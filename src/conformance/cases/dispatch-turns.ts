@@ -80,7 +80,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       });
       for (let round = 0; round < 20; round++) {
         order.length = 0;
-        file.read(new Uint8Array(1), { position: 0 });
+        file.read(t.room(1), { position: 0 });
         await t.eventually(() => order.includes('immediate'), 'the immediate');
         t.deepEqual(order, ['handler', 'continuation', 'immediate'], 'order of events');
       }
@@ -142,10 +142,10 @@ export const cases: ConformanceCase[] = alsoInverted([
       let running = true;
       port.dispatch((packet) => {
         count++;
-        if (running) files[packet.key]?.read(new Uint8Array(1), { position: 0 });
+        if (running) files[packet.key]?.read(t.room(1), { position: 0 });
       });
       const files = range(64).map((key) => t.openFile(port, key, path, 'r'));
-      for (const file of files) for (let i = 0; i < 20; i++) file.read(new Uint8Array(1), { position: 0 });
+      for (const file of files) for (let i = 0; i < 20; i++) file.read(t.room(1), { position: 0 });
       for (let round = 0; round < 10; round++) {
         const before = count;
         await t.within(3000, new Promise((resolve) => setTimeout(resolve, 1)), 'a timer beside a flood of reads');

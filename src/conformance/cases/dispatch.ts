@@ -9,7 +9,7 @@ const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i
 /** Starts one operation for each key on files of their own, finished or about to be when this returns. */
 function startReads(t: Context, port: Port, count: number): Operation[] {
   const path = t.tempFile(undefined, 'x');
-  return range(count).map((key) => t.openFile(port, 100 + key, path, 'r').read(new Uint8Array(1), { position: 0 }));
+  return range(count).map((key) => t.openFile(port, 100 + key, path, 'r').read(t.room(1), { position: 0 }));
 }
 
 export const cases: ConformanceCase[] = alsoInverted([
@@ -244,7 +244,7 @@ export const cases: ConformanceCase[] = alsoInverted([
     async run(t) {
       const port = t.createPort();
       const file = t.openFile(port, 50, t.tempFile('file', 'x'), 'r');
-      const buffer = new Uint8Array(1);
+      const buffer = t.room(1);
       for (let round = 0; round < 20; round++) {
         // The read is finished and queued before the dispatch begins, so that it shares a batch with the post before it.
         port.post(1);

@@ -44,7 +44,7 @@ const causes: Readonly<Record<string, Cause>> = {
     kind: 'recv',
     async make(t, port) {
       const { socket, peer } = await t.peer(port);
-      socket.recv(new Uint8Array(1));
+      socket.recv(t.room(1));
       port.flush();
       peer.resetAndDestroy();
       return t.takeOne(port, { way: 'get' });
@@ -67,7 +67,7 @@ const causes: Readonly<Record<string, Cause>> = {
     make(t, port) {
       const socket = t.track(t.api.TcpSocket.openSync());
       port.associate(socket, 1);
-      socket.recv(new Uint8Array(1));
+      socket.recv(t.room(1));
       return last(t, port, 'recv');
     },
   },
@@ -137,7 +137,7 @@ const causes: Readonly<Record<string, Cause>> = {
     kind: 'recv',
     make(t, port) {
       const { a } = t.pair(port);
-      a.recv(new Uint8Array(1));
+      a.recv(t.room(1));
       a.cancel();
       return last(t, port, 'recv');
     },

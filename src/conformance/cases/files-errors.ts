@@ -213,7 +213,7 @@ const refusals: ConformanceCase[] = [
       const readAll = (target: Target, flags: string | number): string => {
         const { file, error } = open(t, port, target, flags);
         if (file === undefined) return t.fail(`${String(target)} with ${flags}: ${String(error)}`);
-        const view = Buffer.alloc(100);
+        const view = Buffer.from(t.room(100).buffer);
         const packet = packetOf(t, port, file.read(view, { position: 0 }), 'a read of what was opened');
         t.succeeded(packet, 'a read of what was opened');
         t.equal(packet.key, file.key, 'its key');
@@ -259,7 +259,8 @@ const directions: ConformanceCase[] = [
       const file = t.tempFile('file', 'abcdef');
       const handle = t.openFile(port, 77, file, flags);
       const size = fs.statSync(file).size;
-      const view = Buffer.from('xyz');
+      const view = Buffer.from(t.room(3).buffer);
+      view.write('xyz');
       for (let round = 0; round < 3; round++) {
         const packet = packetOf(t, port, wrong(handle, view), kind);
         t.equal(packet.kind, kind, 'kind');

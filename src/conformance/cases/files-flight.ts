@@ -2,6 +2,7 @@
 
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context, FileHandle, Operation, Packet, Port, Way } from '../types.js';
 import { variants } from '../variants.js';
 import { type BufferKind, bufferKindList, bufferOf, drive, makeBuffer, moved, untouched } from './buffers.js';
@@ -48,7 +49,12 @@ async function flight(
 
 const many: ConformanceCase[] = [
   ...variants<{ kind: BufferKind; way: Way }>(
-    { clause: 'FILE-06', title: '1,000 reads in flight on one file each return their own data', reference: parallel },
+    {
+      clause: 'FILE-06',
+      title: '1,000 reads in flight on one file each return their own data',
+      reference: parallel,
+      notShared: { heap: reasons.heap, 'heap-dispatch': reasons.heap, 'heap-iterator': reasons.heap },
+    },
     {
       arena: { kind: 'arena', way: 'getManySync' },
       shared: { kind: 'shared', way: 'getSync' },
@@ -130,7 +136,12 @@ function cut(t: Context, view: Uint8Array, segments: number): Uint8Array[] {
 
 const vectored: ConformanceCase[] = [
   ...variants<BufferKind | 'mixed'>(
-    { clause: 'FILE-06', title: 'vectored reads and writes keep their segments’ order', reference: scattered },
+    {
+      clause: 'FILE-06',
+      title: 'vectored reads and writes keep their segments’ order',
+      reference: scattered,
+      notShared: { 'vectored-heap': reasons.heap },
+    },
     { 'vectored-arena': 'arena', 'vectored-shared': 'shared', 'vectored-heap': 'heap', 'vectored-mixed': 'mixed' },
     (t, kind) => {
       const port = t.createPort();
@@ -143,7 +154,7 @@ const vectored: ConformanceCase[] = [
         const make = (length: number): Uint8Array => {
           const chosen = kind === 'mixed' ? t.random.pick(bufferKindList) : kind;
           if (length > 0) return makeBuffer(port, chosen, length);
-          return chosen === 'heap' ? new Uint8Array(0) : new Uint8Array(new SharedArrayBuffer(8), 4, 0);
+          return chosen === 'heap' ? t.room(0) : new Uint8Array(new SharedArrayBuffer(8), 4, 0);
         };
         const content = t.pattern(0, total, segments);
         const out = lengths.map(make);
@@ -196,7 +207,7 @@ const vectored: ConformanceCase[] = [
           const out = t.random.shuffle(cut(t, bufferOf(port, kind, t.pattern(0, 10_000, round + 1)), 30));
           const expected = Buffer.concat(out);
           moved(t, port, file.writev(out, { position: 20_000 }), 10_000, `a shuffled writev (${kind})`);
-          const back = Buffer.alloc(10_000);
+          const back = t.room(10_000);
           moved(t, port, file.read(back, { position: 20_000 }), 10_000, 'reading it back');
           t.sameBytes(back, expected, `what the writev wrote (${kind})`);
         }

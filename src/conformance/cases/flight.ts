@@ -50,7 +50,7 @@ function recvFlight(buffer: 'heap' | 'arena' | 'shared' | 'empty'): StartFlight 
   return (t, port, options = {}) => {
     const { key = 41 } = options;
     const { a, b } = t.pair(port, key, 42);
-    const view = buffer === 'empty' ? new Uint8Array(0) : makeBuffer(port, buffer, 64);
+    const view = buffer === 'empty' ? t.room(0) : makeBuffer(port, buffer, 64);
     const operation = a.recv(view, optionsOf(options));
     return {
       handle: a,
@@ -74,9 +74,9 @@ function recvFlight(buffer: 'heap' | 'arena' | 'shared' | 'empty'): StartFlight 
 const queuedRecv: StartFlight = (t, port, options = {}) => {
   const { key = 41 } = options;
   const { a, b } = t.pair(port, key, 42);
-  const view = new Uint8Array(16).fill(filler);
+  const view = t.room(16).fill(filler);
   const first = a.recv(view);
-  const operation = a.recv(new Uint8Array(16), optionsOf(options));
+  const operation = a.recv(t.room(16), optionsOf(options));
   return {
     handle: a,
     operation,

@@ -95,7 +95,7 @@ const exits: Record<string, { code: string; output?: string }> = {
     code: `const port = createPort();
       const file = FileHandle.openSync(process.argv[1], 'r');
       port.associate(file, 1);
-      file.read(new Uint8Array(4), { position: 0 });
+      file.read(room(4), { position: 0 });
       // Its packet stays where it is: when it has arrived the process ends.
       port.flush();`,
   },
@@ -176,7 +176,7 @@ export const cases: ConformanceCase[] = [
       const watched = await start(
         t,
         `const port = createPort(); ${connected(number)} ${waitCode[way]}
-         socket.recv(new Uint8Array(4)); ${ready}`,
+         socket.recv(room(4)); ${ready}`,
       );
       const peer = await t.within(3000, connection, 'the child’s connection');
       await stillAlive(t, watched, `a recv is in flight and ${way} waits`);
@@ -191,7 +191,7 @@ export const cases: ConformanceCase[] = [
     title: 'an operation in flight keeps the process alive though nobody waits; its unread packet doesn’t',
     async run(t) {
       const { number, connection } = await server(t);
-      const watched = await start(t, `const port = createPort(); ${connected(number)} socket.recv(new Uint8Array(4)); ${ready}`);
+      const watched = await start(t, `const port = createPort(); ${connected(number)} socket.recv(room(4)); ${ready}`);
       const peer = await t.within(3000, connection, 'the child’s connection');
       await stillAlive(t, watched, 'a recv is in flight');
       peer.write('x');
@@ -202,14 +202,8 @@ export const cases: ConformanceCase[] = [
     { ...base, title: 'unref lets the process end, whatever waits and is in flight' },
     async (t, way) => {
       const { number } = await server(t);
-      await endsAtOnce(
-        t,
-        `const port = createPort(); port.unref(); ${connected(number)} ${waitCode[way]} socket.recv(new Uint8Array(4));`,
-      );
-      await endsAtOnce(
-        t,
-        `const port = createPort(); ${connected(number)} ${waitCode[way]} socket.recv(new Uint8Array(4)); port.unref();`,
-      );
+      await endsAtOnce(t, `const port = createPort(); port.unref(); ${connected(number)} ${waitCode[way]} socket.recv(room(4));`);
+      await endsAtOnce(t, `const port = createPort(); ${connected(number)} ${waitCode[way]} socket.recv(room(4)); port.unref();`);
     },
     waysAsync,
   ).map((entry) => ({ ...entry, id: `${entry.id}-unref` })),

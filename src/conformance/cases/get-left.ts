@@ -84,7 +84,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       const port = t.createPort();
       const file = t.openFile(port, 9, t.tempFile('file', 'x'), 'r');
       for (let key = 0; key < 10; key++) port.post(key);
-      const operation = file.read(new Uint8Array(1), { position: 0 });
+      const operation = file.read(t.room(1), { position: 0 });
       for (const count of [1, 3, 2]) {
         const seen: number[] = [];
         await leave(port, count, seen);
@@ -141,7 +141,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       for (let round = 0; round < t.count(100, 10); round++) {
         const abort = new AbortController();
         const waiting = port.get({ signal: abort.signal });
-        const operation = file.read(new Uint8Array(1), { position: 0 });
+        const operation = file.read(t.room(1), { position: 0 });
         if (t.random.int(2) === 0) port.flush();
         if (t.random.int(2) === 0) await t.turn();
         abort.abort();
@@ -178,7 +178,7 @@ export const cases: ConformanceCase[] = alsoInverted([
         let packets = 0;
         const next = (): void => {
           if (packets % 2 === 0) port.post(1);
-          else file.read(new Uint8Array(1), { position: 0 });
+          else file.read(t.room(1), { position: 0 });
         };
         const consumer = consume(t, port, other, () => {
           packets++;
@@ -208,7 +208,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       const ports = Array.from({ length: 8 }, () => t.createPort());
       const waiting = ports.map((port) => port.get());
       const path = t.tempFile('file', 'x');
-      for (const [i, port] of ports.entries()) t.openFile(port, i, path, 'r').read(new Uint8Array(1), { position: 0 });
+      for (const [i, port] of ports.entries()) t.openFile(port, i, path, 'r').read(t.room(1), { position: 0 });
       const blocking = t.createPort();
       for (let round = 0; round < 5; round++) {
         t.equal(blocking.getSync(5), null, 'a blocking get on an empty port');

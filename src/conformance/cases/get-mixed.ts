@@ -227,7 +227,7 @@ export const cases: ConformanceCase[] = alsoInverted([
         for (let step = 0; step < 60; step++) {
           const act = t.random.int(10);
           if (act < 4) ledger.post(port, step);
-          else if (act === 4) reads.add(file.read(new Uint8Array(1), { position: 0 }));
+          else if (act === 4) reads.add(file.read(t.room(1), { position: 0 }));
           else if (act === 5) ended.push(port.get({ timeout: t.random.int(5) }).then((one) => void (one && take(one, 'get'))));
           else if (act === 6) {
             const max = 1 + t.random.int(4);

@@ -1,6 +1,7 @@
 // The family LIFE: a process that exits while a port is at work keeps its exit status, and neither crashes nor hangs. Each scene
 // is a child; what it leaves in flight and what is about to wake its loop differs.
 
+import { eventLoops } from '../support/inverted.js';
 import type { ChildResult, ConformanceCase, Context } from '../types.js';
 import { variants } from '../variants.js';
 
@@ -21,7 +22,7 @@ for (let i = 0; i < 2; i++) { const packet = port.getSync(5000); if (packet.kind
 port.associate(server, 3);
 const file = FileHandle.openSync(process.argv[1], 'r');
 port.associate(file, 4);
-const buffers = [new Uint8Array(4096), port.allocate(4096), new Uint8Array(new SharedArrayBuffer(4096))];
+const buffers = [room(4096), port.allocate(4096), new Uint8Array(new SharedArrayBuffer(4096))];
 /** Operations that wait, and some that finish at any moment from now on: their completions wake the loop. */
 function fly() {
   for (const buffer of buffers) client.recv(buffer);
@@ -99,8 +100,7 @@ export const cases: ConformanceCase[] = [
     { clause: 'LIFE-01', title: 'process.exit keeps its status, without crash or hang', reference, timeoutMs: 20_000 },
     scenes,
     async (t, scene) => {
-      for (const eventLoop of ['plain', 'inverted'])
-        await run(t, `var options = { eventLoop: '${eventLoop}' };${prelude}${scene}`, 1);
+      for (const eventLoop of eventLoops(t)) await run(t, `var options = { eventLoop: '${eventLoop}' };${prelude}${scene}`, 1);
     },
   ),
   ...variants(
@@ -124,7 +124,7 @@ export const cases: ConformanceCase[] = [
           `if (calls === ${after}) { const until = performance.now() + ${after / 100}; while (performance.now() < until); process.exit(STATUS); }`,
       ];
       for (let i = 0; i < t.count(40, 2); i++) {
-        const eventLoop = t.random.pick(['plain', 'inverted']);
+        const eventLoop = t.random.pick(eventLoops(t));
         const end = t.random.pick(ends)(1 + t.random.int(300));
         const scene = `let calls = 0; port.dispatch((packet) => { calls++; ${end} if (packet.kind !== 'post') port.post(1); if (port.inFlight < 40) fly(); }); fly();`;
         t.doing(`child ${i}: ${eventLoop}, ${end}`);

@@ -70,19 +70,21 @@ export const cases: readonly ConformanceCase[] = [
         const content = t.random.bytes(300_000);
         const file = t.openFile(port, 1, t.tempFile('file', content));
         const before = port.stats().bounceBytes;
-        const views = Array.from({ length: 50 }, () => new Uint8Array(300_000));
+        const views = Array.from({ length: 50 }, () => t.room(300_000));
         for (const view of views) file.read(view, { position: 0 });
         for (const packet of t.takeSync(port, 50)) t.equal(packet.bytesTransferred, 300_000, 'bytes of a copied read');
         for (const view of views) t.sameBytes(view, content, 'what was read');
         const { a, b } = t.pair(port, 2, 3);
         for (let i = 0; i < 50; i++) {
-          const view = new Uint8Array(8);
+          const view = t.room(8);
           b.recv(view);
           a.send(new Uint8Array([i, 1, 2, 3]));
           t.takeSync(port, 2);
           t.deepEqual([...view.subarray(0, 4)], [i, 1, 2, 3], 'what came');
         }
-        t.atLeast(port.stats().bounceBytes, before + 50 * 300_000, 'bounceBytes after copies outside the arena');
+        // On a shared port the sends alone: what it reads into is used in place.
+        const copied = t.shared ? 50 * 4 : 50 * 300_000;
+        t.atLeast(port.stats().bounceBytes, before + copied, 'bounceBytes after copies outside the arena');
         const [block] = blocks;
         if (block !== undefined) {
           port.release(block);

@@ -3,6 +3,7 @@
 
 import * as fs from 'node:fs';
 import type * as net from 'node:net';
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { variants } from '../variants.js';
 import { bufferOf, childAnswer, filler, makeBuffer, untouched } from './buffers.js';
@@ -59,7 +60,7 @@ const readers: Readonly<
   },
   readv(t, port, view) {
     const file = t.openFile(port, 1, t.tempFile('file', new Uint8Array(5000).fill(1)));
-    return { operation: file.readv([new Uint8Array(10), view], { position: 0 }), go: () => {}, others: 0 };
+    return { operation: file.readv([t.room(10), view], { position: 0 }), go: () => {}, others: 0 };
   },
 };
 
@@ -104,8 +105,8 @@ export const cases: readonly ConformanceCase[] = [
         // Each starts a recv and keeps nothing of it: the other end only.
         for (let key = 1; key <= 60; key++) (() => {
           const [a, b] = pair(key);
-          const view = [() => new Uint8Array(200), () => port.allocate(200), () => new Uint8Array(new SharedArrayBuffer(200)),
-            () => new DataView(new ArrayBuffer(200))][key % 4]();
+          const view = [() => room(200), () => port.allocate(200), () => new Uint8Array(new SharedArrayBuffer(200)),
+            () => new DataView(room(200).buffer)][key % 4]();
           registry.register(a, 'handle ' + key);
           const context = { view, key };
           registry.register(context, 'context ' + key);
@@ -185,6 +186,7 @@ export const cases: readonly ConformanceCase[] = [
       {
         clause: 'BUF-06',
         title: `a ${name}’s buffer taken away before its packet: ERR_BUFFER_DETACHED, and nothing else happens`,
+        notShared: reasons.heap,
         reference: owned,
       },
       Object.fromEntries(Object.entries(fates).map(([fate, value]) => [`${name}-${fate}`, value])),
@@ -258,7 +260,7 @@ export const cases: readonly ConformanceCase[] = [
             packet ??= t.takeOneSync(port);
           } else {
             packet = t.takeOneSync(port);
-            const back = new Uint8Array(length);
+            const back = t.room(length);
             file.read(back, { position: 0 });
             t.succeeded(t.takeOneSync(port), 'a read of what was written');
             got = back;
@@ -275,6 +277,7 @@ export const cases: readonly ConformanceCase[] = [
   {
     id: 'BUF-06/grown',
     clause: 'BUF-06',
+    notShared: reasons.heap,
     title: 'a buffer that grows, or shrinks to no less than what the operation uses, is as good as before',
     reference: owned,
     run(t) {
@@ -392,8 +395,8 @@ export const cases: readonly ConformanceCase[] = [
           console.log(JSON.stringify({ wrong }));
         } else {
           const port = createPort();
-          const views = [new Uint8Array(workerData.shared), new Uint8Array(4096), port.allocate(4096),
-            new Uint8Array(new SharedArrayBuffer(4096)), new Uint8Array(2 ** 20)];
+          const views = [new Uint8Array(workerData.shared), room(4096), port.allocate(4096),
+            new Uint8Array(new SharedArrayBuffer(4096)), room(2 ** 20)];
           const sockets = views.map(() => {
             const socket = TcpSocket.openSync();
             port.associate(socket, 1);
@@ -407,7 +410,7 @@ export const cases: readonly ConformanceCase[] = [
           sockets.forEach((socket, index) => socket.recv(views[index]));
           const file = FileHandle.openSync(process.argv[1], 'r');
           port.associate(file, 2);
-          for (let i = 0; i < 20; i++) file.read(new Uint8Array(1000), { position: 0 });
+          for (let i = 0; i < 20; i++) file.read(room(1000), { position: 0 });
           port.flush();
           parentPort.postMessage('started');
           if (workerData.exit) setTimeout(() => process.exit(0), 1);

@@ -1,6 +1,7 @@
 // BUF-02: which buffers are refused, which are used in place, and what is copied at the start. What comes and goes through them is in
 // memory-bytes.ts, the arena in memory-arena.ts, and what happens to buffers of operations under way in memory-life.ts.
 
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context, Operation, Port } from '../types.js';
 import { bufferKinds, bufferOf, childAnswer, childCaseMs, childMs, filler, makeBuffer } from './buffers.js';
 import { noMore } from './flight.js';
@@ -16,7 +17,7 @@ function startsOf(t: Context, port: Port): Readonly<Record<string, (view: ArrayB
   return {
     read: (view, options) => file.read(view, { position: 0, ...options }),
     write: (view, options) => file.write(view, { position: 0, ...options }),
-    readv: (view) => file.readv([new Uint8Array(1), view], { position: 0 }),
+    readv: (view) => file.readv([t.room(1), view], { position: 0 }),
     writev: (view) => file.writev([new Uint8Array(1), view], { position: 0 }),
     recv: (view, options) => a.recv(view, options),
     send: (view, options) => a.send(view, options),
@@ -71,6 +72,7 @@ export const cases: readonly ConformanceCase[] = [
   {
     id: 'BUF-02/detached',
     clause: 'BUF-02',
+    notShared: reasons.heap,
     title: 'buffers that are detached, or shrunk below the view, are refused before anything starts',
     reference: refusal,
     run(t) {
@@ -158,10 +160,10 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort();
       const starts = startsOf(t, port);
       const views = [
-        new Uint8Array(16),
+        t.room(16),
         new Uint8Array(new SharedArrayBuffer(32), 8, 16),
         port.allocate(16),
-        new DataView(new ArrayBuffer(16)),
+        new DataView(t.room(16).buffer),
       ];
       const bad: { offset?: number; length?: number }[] = [
         { offset: 17 },
@@ -193,7 +195,7 @@ export const cases: readonly ConformanceCase[] = [
         }
         for (const options of [{ offset: '1' }, { length: null }, { offset: 1n }, { length: {} }]) {
           t.throws(
-            () => start(new Uint8Array(4), options),
+            () => start(t.room(4), options),
             { code: 'ERR_INVALID_ARG_TYPE', name: 'TypeError' },
             `a ${name} with a wrong type`,
           );
@@ -241,7 +243,7 @@ export const cases: readonly ConformanceCase[] = [
           // Not flushed: the kernel hasn't seen it. What lies in place may be seen as it is then, a copy is from the start.
           view.fill(9);
           t.succeeded(t.takeOneSync(port), 'the send');
-          const got = new Uint8Array(8);
+          const got = t.room(8);
           b.recv(got);
           t.equal(t.takeOneSync(port).bytesTransferred, 4, 'bytes that came');
           const expected = kind === 'heap' ? [1, 2, 3, 4] : [9, 9, 9, 9];
@@ -275,7 +277,7 @@ export const cases: readonly ConformanceCase[] = [
       const { a, b } = t.pair(port, 1, 2);
       const path = t.tempFile('file', 'abcdefgh');
       const file = t.openFile(port, 3, path);
-      const view = new Uint8Array(8).fill(filler);
+      const view = t.room(8).fill(filler);
       const operation = new t.api.Operation(undefined, { id: 1 });
       Object.assign(operation, { position: 2, offset: 1, length: 3 });
       file.read(view, operation);
@@ -290,9 +292,9 @@ export const cases: readonly ConformanceCase[] = [
       views.length = 0;
       views.push(new Uint8Array(100));
       t.equal(t.takeOneSync(port).bytesTransferred, 3, 'bytes of a vectored send whose list was changed');
-      const parts = [new Uint8Array(1), new Uint8Array(2)];
+      const parts = [t.room(1), t.room(2)];
       const kept = [...parts];
-      b.recv(new Uint8Array(3));
+      b.recv(t.room(3));
       t.takeOneSync(port);
       file.readv(parts, { position: 0 });
       parts.reverse();

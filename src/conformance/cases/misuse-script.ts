@@ -1,7 +1,7 @@
 // The script of ERR-03/order's child: random public calls on random objects with random values, in whatever state those are by then. It
 // is a process of its own, so that a crash or a hang is a failed case. Plain JavaScript. Not a family: it exports no cases.
 
-export function anyOrder(path: string, folder: string, seed: number, calls: number): string {
+export function anyOrder(path: string, folder: string, seed: number, calls: number, eventLoops: readonly string[]): string {
   return `
   let seed = ${seed};
   const random = () => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return seed / 2 ** 32; };
@@ -37,7 +37,7 @@ export function anyOrder(path: string, folder: string, seed: number, calls: numb
     () => pick(ports), () => address, () => () => {}, () => () => { throw thrownBack; }, () => trap, () => Symbol('s'), () => 5n, () => ${JSON.stringify(path)}, () => true,
   ])();
   const addPort = () => ports.push(createPort({ maxOperations: pick([1, 4, 64, 1024]), arenaBytes: pick([0, 65536, 2 ** 20]), ringEntries: pick([8, 64]),
-    eventLoop: pick(['plain', 'plain', 'inverted']) }));
+    eventLoop: pick(${JSON.stringify(eventLoops)}) }));
   const addHandle = () => {
     const made = pick([() => FileHandle.openSync(${JSON.stringify(path)}, 'r+'), () => TcpSocket.openSync(), () => TcpListener.listenSync({ port: 0 })])();
     handles.push(made);

@@ -204,7 +204,7 @@ export const families: Readonly<Record<string, (t: Context, things: Things) => R
     },
     read: {
       call: file.read.bind(file),
-      good: () => [new Uint8Array(4), { position: 0 }],
+      good: () => [t.room(4), { position: 0 }],
       bad: { ...oneView(0), '1.position': [[undefined, TYPE, VALUE], ...safeInteger] },
     },
     write: {
@@ -214,7 +214,7 @@ export const families: Readonly<Record<string, (t: Context, things: Things) => R
     },
     readv: {
       call: file.readv.bind(file),
-      good: () => [[new Uint8Array(4)], { position: 0 }],
+      good: () => [[t.room(4)], { position: 0 }],
       bad: { ...startOptions(1), 0: manyViews, '1.position': [[undefined, TYPE, VALUE], ...safeInteger] },
     },
     writev: {
@@ -271,7 +271,7 @@ export const families: Readonly<Record<string, (t: Context, things: Things) => R
           '0.port': [...required, ...portNumber],
         },
       },
-      recv: { call: socket.recv.bind(socket), good: () => [new Uint8Array(4), { timeout: 0 }], bad: oneView(0) },
+      recv: { call: socket.recv.bind(socket), good: () => [t.room(4), { timeout: 0 }], bad: oneView(0) },
       send: { call: socket.send.bind(socket), good: () => [new Uint8Array(4), {}], bad: oneView(0) },
       sendv: {
         call: socket.send.bind(socket),

@@ -1,6 +1,7 @@
 // ERR-02 and -03: every public call with every wrong type and range, generated from a table, and calls in any order. Each is answered with
 // an ERR_ code before anything starts, and the port works afterwards.
 
+import { eventLoops } from '../support/inverted.js';
 import type { ConformanceCase, Context } from '../types.js';
 import { variants } from '../variants.js';
 import { childAnswer } from './buffers.js';
@@ -98,14 +99,14 @@ export const cases: readonly ConformanceCase[] = [
       const { port, file, socket, listener } = things(t);
       const operation = new t.api.Operation('context', { id: 4 });
       const attempts: [string, () => unknown][] = [
-        ['position', () => file.read(new Uint8Array(4), Object.assign(operation, { position: -1 }))],
-        ['length', () => file.read(new Uint8Array(4), Object.assign(operation, { position: 0, length: 5 }))],
+        ['position', () => file.read(t.room(4), Object.assign(operation, { position: -1 }))],
+        ['length', () => file.read(t.room(4), Object.assign(operation, { position: 0, length: 5 }))],
         ['timeout', () => listener.accept(Object.assign(operation, { length: undefined, timeout: -1 }))],
-        ['signal', () => socket.recv(new Uint8Array(4), Object.assign(operation, { timeout: undefined, signal: {} }))],
-        ['id', () => socket.recv(new Uint8Array(4), Object.assign(operation, { signal: undefined, id: -1 }))],
+        ['signal', () => socket.recv(t.room(4), Object.assign(operation, { timeout: undefined, signal: {} }))],
+        ['id', () => socket.recv(t.room(4), Object.assign(operation, { signal: undefined, id: -1 }))],
         ['how', () => socket.shutdown(Object.assign(operation, { id: 4, how: 'other' }))],
         ['address', () => socket.connect({ host: 'localhost', port: 1 }, operation)],
-        ['handle', () => t.track(t.api.TcpSocket.openSync()).recv(new Uint8Array(4), operation)],
+        ['handle', () => t.track(t.api.TcpSocket.openSync()).recv(t.room(4), operation)],
       ];
       const started = port.stats().operationsStarted;
       for (const [name, attempt] of attempts) {
@@ -138,7 +139,7 @@ export const cases: readonly ConformanceCase[] = [
         const thrown = new Error('out of a getter');
         const withGetter = (get: () => unknown): object =>
           Object.defineProperty(name === 'position' ? {} : { position: 0 }, name, { get, enumerable: true });
-        const start = (get: () => unknown): unknown => file.read(new Uint8Array(4), withGetter(get));
+        const start = (get: () => unknown): unknown => file.read(t.room(4), withGetter(get));
         try {
           start(() => {
             throw thrown;
@@ -235,7 +236,7 @@ export const cases: readonly ConformanceCase[] = [
     timeoutMs: 30_000,
     async run(t) {
       const path = t.tempFile('file', 'abcdef');
-      const code = anyOrder(path, t.tempDir(), t.random.int(2 ** 32), t.count(20_000, 500));
+      const code = anyOrder(path, t.tempDir(), t.random.int(2 ** 32), t.count(20_000, 500), ['plain', ...eventLoops(t)]);
       const answer = await childAnswer<{ wrong: string[]; threw: number; returned: number }>(t, code, {
         gc: true,
         timeoutMs: 25_000,

@@ -26,7 +26,7 @@ function flood(t: Context, ringEntries: number, depth: number, total: number): v
   for (let i = 0; i < Math.min(depth, total); i++) {
     start(new t.api.Operation({ view: arena.subarray(i * 8, i * 8 + 8), position: 0 }));
   }
-  const seen = new Uint8Array(total);
+  const seen = t.room(total);
   for (let done = 0; done < total; ) {
     const packets = port.getManySync(512, 5000);
     if (packets.length === 0) t.fail(`no packet for 5 s, ${done} of ${total} are done`);
@@ -75,7 +75,7 @@ function slotRounds(rounds: number): string {
   for (let round = 0; round < ${rounds} && wrong.length === 0; round++) {
     const say = (what) => wrong.push('round ' + round + ': ' + what);
     const end = round % 7 === 6 ? 'timeout' : round % 5 === 4 ? 'cancel' : 'data';
-    const view = new Uint8Array(2);
+    const view = room(2);
     const recv = a.recv(view, { id: round, timeout: end === 'timeout' ? 1 : round % 2 === 0 ? 20_000 : undefined });
     if (round % 3 === 0) port.flush();
     for (const operation of old) if (operation.cancel()) say('an old operation was cancelled');
@@ -181,8 +181,8 @@ export const cases: readonly ConformanceCase[] = [
         t.throws(() => listener.accept(more), { code: 'EAGAIN' }, 'one more accept');
         t.equal(more.pending, false, 'pending of the operation that was refused');
         t.throws(() => file.size(), { code: 'EAGAIN' }, 'an operation of another handle');
-        t.throws(() => file.read(new Uint8Array(1), { position: 0 }), { code: 'EAGAIN' }, 'a read');
-        t.throws(() => file.readv([new Uint8Array(1)], { position: 0 }), { code: 'EAGAIN' }, 'a vectored read');
+        t.throws(() => file.read(t.room(1), { position: 0 }), { code: 'EAGAIN' }, 'a read');
+        t.throws(() => file.readv([t.room(1)], { position: 0 }), { code: 'EAGAIN' }, 'a vectored read');
         t.throws(() => port.open('/', 'r', { key: 1 }), { code: 'EAGAIN' }, 'an open');
         t.throws(() => file.size({ signal: AbortSignal.abort() }), { code: 'EAGAIN' }, 'an operation whose signal is aborted');
         t.equal(port.inFlight, maxOperations, 'inFlight');
@@ -259,7 +259,7 @@ export const cases: readonly ConformanceCase[] = [
       const all = t.count(30_000, 500);
       for (let id = 0; id < all; id++) file.size({ id });
       t.equal(port.inFlight, all, 'inFlight');
-      const seen = new Uint8Array(all);
+      const seen = t.room(all);
       for (const packet of t.takeSync(port, all, 15_000)) {
         if (packet.result !== 3 || seen[packet.operationId] !== 0) t.fail(`operation ${packet.operationId} is wrong, or twice`);
         seen[packet.operationId] = 1;

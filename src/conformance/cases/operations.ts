@@ -16,7 +16,7 @@ const immediate: Readonly<Record<string, (t: Context, port: Port) => { start(): 
     const { a, b } = t.pair(port, 1, 2);
     b.send(new Uint8Array(5));
     t.takeOneSync(port);
-    return { start: () => a.recv(new Uint8Array(9)), bytes: 5 };
+    return { start: () => a.recv(t.room(9)), bytes: 5 };
   },
   send: (t, port) => {
     const { a } = t.pair(port, 1, 2);
@@ -34,11 +34,11 @@ const immediate: Readonly<Record<string, (t: Context, port: Port) => { start(): 
   },
   read: (t, port) => {
     const file = t.openFile(port, 1, t.tempFile('file', 'abcdef'));
-    return { start: () => file.read(new Uint8Array(4), { position: 0 }), bytes: 4 };
+    return { start: () => file.read(t.room(4), { position: 0 }), bytes: 4 };
   },
   'read-nothing': (t, port) => {
     const file = t.openFile(port, 1, t.tempFile('file', 'abcdef'));
-    return { start: () => file.read(new Uint8Array(0), { position: 0 }), bytes: 0 };
+    return { start: () => file.read(t.room(0), { position: 0 }), bytes: 0 };
   },
   write: (t, port) => {
     const file = t.openFile(port, 1, t.tempFile('file', 'abcdef'));
@@ -53,7 +53,7 @@ const immediate: Readonly<Record<string, (t: Context, port: Port) => { start(): 
 /** Starts that can’t succeed: OP-06. */
 const refused: Readonly<Record<string, { start(t: Context, port: Port): Operation; code: string | readonly string[] }>> = {
   'read-write-only': {
-    start: (t, port) => t.openFile(port, 9, t.tempFile('file', 'abc'), 'w').read(new Uint8Array(1), { position: 0 }),
+    start: (t, port) => t.openFile(port, 9, t.tempFile('file', 'abc'), 'w').read(t.room(1), { position: 0 }),
     code: 'EBADF',
   },
   'write-read-only': {
@@ -61,7 +61,7 @@ const refused: Readonly<Record<string, { start(t: Context, port: Port): Operatio
     code: 'EBADF',
   },
   'recv-unconnected': {
-    start: (t, port) => loose(t, port).recv(new Uint8Array(1)),
+    start: (t, port) => loose(t, port).recv(t.room(1)),
     code: 'ENOTCONN',
   },
   'send-unconnected': {
@@ -143,11 +143,11 @@ export const cases: readonly ConformanceCase[] = [
           t.takeOneSync(port);
           const socket = loose(t, port);
           const starts: [string, () => Operation][] = [
-            ['recv', () => a.recv(new Uint8Array(3), operation)],
+            ['recv', () => a.recv(t.room(3), operation)],
             ['send', () => a.send(new Uint8Array(3), operation)],
             ['sendv', () => a.send([new Uint8Array(3)], operation)],
             ['size', () => file.size(operation)],
-            ['read', () => file.read(new Uint8Array(3), Object.assign(operation, { position: 0 }))],
+            ['read', () => file.read(t.room(3), Object.assign(operation, { position: 0 }))],
             ['writev', () => file.writev([new Uint8Array(3)], operation)],
             ['sync', () => file.sync(operation)],
             ['connect', () => socket.connect({ host: '127.0.0.1', port: listener.address.port }, operation)],
@@ -276,11 +276,11 @@ export const cases: readonly ConformanceCase[] = [
       for (const flushed of [false, true]) {
         if (flushed) settled(t, port, flight);
         const shape = { code: 'ERR_OPERATION_PENDING', name: 'Error' };
-        t.throws(() => a.recv(new Uint8Array(1), operation), shape, 'a recv');
+        t.throws(() => a.recv(t.room(1), operation), shape, 'a recv');
         t.throws(() => a.send(new Uint8Array(1), operation), shape, 'a send');
         t.throws(() => a.send([new Uint8Array(1)], operation), shape, 'a vectored send');
         t.throws(() => listener.accept(operation), shape, 'an accept');
-        t.throws(() => file.read(new Uint8Array(1), Object.assign(operation, { position: 0 })), shape, 'a read');
+        t.throws(() => file.read(t.room(1), Object.assign(operation, { position: 0 })), shape, 'a read');
         t.throws(() => file.size(operation), shape, 'a size');
         t.throws(() => other.open('/', 'r', Object.assign(operation, { key: 1 })), shape, 'an open');
         t.throws(() => a.shutdown(operation), shape, 'a shutdown');
@@ -289,7 +289,7 @@ export const cases: readonly ConformanceCase[] = [
       }
       t.equal(operation.pending, true, 'pending');
       // Nothing happened on the other port, and the pending one ends as it would have.
-      b.recv(new Uint8Array(1));
+      b.recv(t.room(1));
       t.nothing(other);
       operation.cancel();
       const packet = t.takeOneSync(port);
@@ -363,10 +363,10 @@ export const cases: readonly ConformanceCase[] = [
       ]) {
         const made = new t.api.Operation<unknown>(context);
         const starts: (() => Operation)[] = [
-          () => a.recv(new Uint8Array(1), made),
-          () => a.recv(new Uint8Array(1), { context }),
+          () => a.recv(t.room(1), made),
+          () => a.recv(t.room(1), { context }),
           () => file.size({ context, id: 2 ** 53 - 1 }),
-          () => file.read(new Uint8Array(1), { context, position: 0 }),
+          () => file.read(t.room(1), { context, position: 0 }),
         ];
         for (const start of starts) {
           const operation = start();

@@ -1,5 +1,6 @@
 // The family ORDER: one queue for operations and posts, first in, first out, as one consumer sees it.
 
+import { finished } from '../support/getting.js';
 import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
@@ -8,7 +9,8 @@ const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i
 
 /** Fills the queue in a known order: posts, and operations that have finished before the next entry. Returns what must come out. */
 function fillInOrder(t: Context, port: Port, count: number): (Operation | number)[] {
-  const byte = new Uint8Array(1);
+  const queued = port.stats().queued;
+  const byte = t.room(1);
   // One byte into an empty kernel buffer, and its receive once it is there: both are finished when flush() returns. Each stream is
   // used once: the next operation of a stream would begin only when the packet of the one before has been seen.
   const ready: (() => Operation)[] = [];
@@ -32,7 +34,7 @@ function fillInOrder(t: Context, port: Port, count: number): (Operation | number
       order.push(1000 + i);
     } else {
       order.push(act());
-      port.flush();
+      finished(t, port, queued + order.length);
     }
   }
   return order;
@@ -98,7 +100,7 @@ export const cases: ConformanceCase[] = alsoInverted(
           for (let i = t.random.int(400); i > 0 && posted < 5000; i--) {
             port.post(posted++);
             if (t.random.int(20) === 0) {
-              file.read(new Uint8Array(1), { position: 0 });
+              file.read(t.room(1), { position: 0 });
               started++;
             }
           }
@@ -140,7 +142,7 @@ export const cases: ConformanceCase[] = alsoInverted(
         for (let round = 0; round < t.count(20); round++) {
           const { a, b } = t.pair(port, 1, 2);
           const receives = range(12).map(() => {
-            const buffer = new Uint8Array(8);
+            const buffer = t.room(8);
             return { buffer, operation: b.recv(buffer) };
           });
           if (t.random.int(2) === 0) port.flush();
@@ -197,7 +199,7 @@ export const cases: ConformanceCase[] = alsoInverted(
         const open = new Map(
           range(200).map((id) => {
             const position = t.random.int(1 << 16);
-            const buffer = new Uint8Array(1 + t.random.int(Math.min(512, (1 << 16) - position)));
+            const buffer = t.room(1 + t.random.int(Math.min(512, (1 << 16) - position)));
             return [file.read(buffer, { position, id }), { id, position, buffer }] as const;
           }),
         );
@@ -242,7 +244,7 @@ function streamOrder(t: Context, port: Port, first: 'receives' | 'sends' | 'mixe
       end.sent += length;
     };
     const receive = (): void => {
-      const buffer = new Uint8Array(1 + t.random.int(20_000));
+      const buffer = t.room(1 + t.random.int(20_000));
       end.receives.push({ operation: end.to.recv(buffer), buffer });
     };
     for (let i = 0; i < 15; i++) {
@@ -273,7 +275,7 @@ function streamOrder(t: Context, port: Port, first: 'receives' | 'sends' | 'mixe
     t.sameBytes(bytes, t.pattern(end.received, bytes.length, end.salt), 'the stream');
     end.received += bytes.length;
     if (end.received < end.sent && end.receives.length === 0) {
-      const buffer = new Uint8Array(65_536);
+      const buffer = t.room(65_536);
       end.receives.push({ operation: end.to.recv(buffer), buffer });
     }
   }

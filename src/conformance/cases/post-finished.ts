@@ -9,7 +9,7 @@ const finished: Record<string, (t: Context, port: Port) => Promise<() => Operati
   async 'file read'(t, port) {
     const file = t.openFile(port, 1, t.tempFile('file', 'x'), 'r');
     return () => {
-      const operation = file.read(new Uint8Array(1), { position: 0 });
+      const operation = file.read(t.room(1), { position: 0 });
       port.flush();
       t.sleepSync(15);
       return operation;
@@ -20,7 +20,7 @@ const finished: Record<string, (t: Context, port: Port) => Promise<() => Operati
     return () => {
       a.send(new Uint8Array(1));
       t.succeeded(t.takeOneSync(port), 'the send');
-      const operation = b.recv(new Uint8Array(1));
+      const operation = b.recv(t.room(1));
       port.flush();
       t.sleepSync(5);
       return operation;
@@ -33,7 +33,7 @@ const finished: Record<string, (t: Context, port: Port) => Promise<() => Operati
     socket.connect({ host: '127.0.0.1', port: number });
     t.succeeded(t.takeOneSync(port), 'the connect');
     return () => {
-      const operation = socket.recv(new Uint8Array(1));
+      const operation = socket.recv(t.room(1));
       port.flush();
       act();
       return operation;

@@ -13,7 +13,7 @@ const pending: Record<
 > = {
   recv(t, port) {
     const { a, b } = t.pair(port, 1, 2);
-    const buffer = new Uint8Array(4);
+    const buffer = t.room(4);
     const operation = a.recv(buffer, new t.api.Operation('context', { id: 77 }));
     return { operation, again: (one) => a.recv(buffer, one), finish: () => void b.send(Buffer.from('ping')) };
   },
@@ -92,7 +92,7 @@ export const cases: ConformanceCase[] = [
       const file = t.openFile(port, 5, t.tempFile('file', 'x'), 'r');
       const operation = new t.api.Operation();
       operation.position = 0;
-      const buffer = new Uint8Array(1);
+      const buffer = t.room(1);
       for (let round = 0; round < 50; round++) {
         file.read(buffer, operation);
         if (t.random.int(2) === 0) port.flush();

@@ -113,7 +113,7 @@ export const cases: ConformanceCase[] = [
       const port = t.createPort({ maxOperations: 16 });
       const file = t.openFile(port, 5, t.tempFile('file', 'abcd'), 'r');
       // Slots, generations, handle ids and addresses that are real, or were.
-      const first = file.read(new Uint8Array(1), { position: 0 });
+      const first = file.read(t.room(1), { position: 0 });
       t.equal(t.takeOneSync(port).operation, first, 'operation');
       const view = port.allocate(64).fill(9);
       const lookalikes = [
@@ -315,7 +315,7 @@ export const cases: ConformanceCase[] = [
       port.post(1, 2, operation);
       checkPost(t, t.takeOneSync(port), 1, 2, operation, 3);
       operation.position = 0;
-      file.read(new Uint8Array(1), operation);
+      file.read(t.room(1), operation);
       const read = t.takeOneSync(port);
       t.equal(read.kind, 'read', 'kind of the read');
       t.notEqual(read.handleId, 0, 'handleId of the read');

@@ -164,7 +164,7 @@ const shutdowns: ConformanceCase[] = [
       t.ok(last.pending, 'the shutdown waits behind the sends');
       const done: Packet[] = [];
       const parts: Buffer[] = [];
-      const view = new Uint8Array(30_000);
+      const view = t.room(30_000);
       let ended = false;
       b.recv(view);
       await drive(
@@ -200,7 +200,7 @@ const shutdowns: ConformanceCase[] = [
     run(t) {
       const port = t.createPort();
       const { a, b } = t.pair(port, 1, 2);
-      const view = new Uint8Array(100);
+      const view = t.room(100);
       const pending = a.recv(view);
       moved(t, port, a.send(Buffer.from('question')), 8, 'send');
       moved(t, port, a.shutdown({ how: 'write' }), 0, 'shutdown');

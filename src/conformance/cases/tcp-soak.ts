@@ -1,6 +1,7 @@
 // TCP-09: many connections and buffers of every size. Each stream is held against its own pattern, byte by byte, so that bytes of
 // another connection, of another place or of another time are seen.
 
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context, Operation, Packet, Port, TcpSocket, Way } from '../types.js';
 import { variants } from '../variants.js';
 import { type BufferKind, bufferKindList, bufferOf, drive, makeBuffer } from './buffers.js';
@@ -170,6 +171,7 @@ export const cases: readonly ConformanceCase[] = [
       clause: 'TCP-09',
       title: 'buffers from 1 byte to 16 MiB, at both ends',
       reference: streaming,
+      notShared: { 'sizes-heap': reasons.heap },
       soak: true,
       timeoutMs: 30_000,
     },

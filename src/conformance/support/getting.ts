@@ -63,6 +63,17 @@ export class Ledger {
   }
 }
 
+/**
+ * What was started last, and is over as soon as the kernel has it, has finished: then so many packets are there. A private port's flush
+ * comes back when the kernel has it; a shared port's own thread submits, a moment later.
+ */
+export function finished(t: Context, port: Port, packets: number): void {
+  port.flush();
+  const end = t.now() + 2000;
+  while (port.shared && port.stats().queued < packets)
+    if (t.now() > end) t.fail(`${port.stats().queued} packets of ${packets} are queued after 2 s`);
+}
+
 /** A TCP port number of this machine on which nothing listens. */
 export async function freePort(t: Context): Promise<number> {
   const listener = t.listener();

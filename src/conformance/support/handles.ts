@@ -10,10 +10,10 @@ export const handles: Record<string, (t: Context) => Handle> = {
 };
 
 /** Every way to start an operation on a handle, by the kind of handle. */
-export const starts: Record<string, (handle: Handle) => Record<string, () => Operation>> = {
-  file(handle) {
+export const starts: Record<string, (t: Context, handle: Handle) => Record<string, () => Operation>> = {
+  file(t, handle) {
     const file = handle as FileHandle;
-    const byte = new Uint8Array(1);
+    const byte = t.room(1);
     return {
       read: () => file.read(byte, { position: 0 }),
       write: () => file.write(byte, { position: 0 }),
@@ -25,10 +25,10 @@ export const starts: Record<string, (handle: Handle) => Record<string, () => Ope
       size: () => file.size(),
     };
   },
-  listener: (handle) => ({ accept: () => (handle as TcpListener).accept() }),
-  socket(handle) {
+  listener: (_, handle) => ({ accept: () => (handle as TcpListener).accept() }),
+  socket(t, handle) {
     const socket = handle as TcpSocket;
-    const byte = new Uint8Array(1);
+    const byte = t.room(1);
     return {
       connect: () => socket.connect({ host: '127.0.0.1', port: 1 }),
       recv: () => socket.recv(byte),

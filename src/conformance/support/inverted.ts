@@ -1,7 +1,8 @@
 // The other form of the event loop. What a clause says of async gets and dispatch holds in both: `eventLoop: 'plain'`, where libuv
 // waits and watches the port, and 'inverted', where the port waits and watches libuv.
 
-import type { ConformanceCase, CreateOptions } from '../types.js';
+import type { ConformanceCase, Context, CreateOptions } from '../types.js';
+import { reasons } from './shared.js';
 
 /** The cases, and once more those of `clauses` (all unless told) with every port of theirs inverted; `-inverted` is added to their ids. */
 export function alsoInverted(cases: readonly ConformanceCase[], clauses?: readonly string[]): ConformanceCase[] {
@@ -11,9 +12,15 @@ export function alsoInverted(cases: readonly ConformanceCase[], clauses?: readon
       ...entry,
       id: entry.id === entry.clause ? `${entry.id}/inverted` : `${entry.id}-inverted`,
       title: `${entry.title}; eventLoop: 'inverted'`,
+      notShared: reasons.inverted,
       run: (t) =>
         entry.run({ ...t, createPort: <C>(options?: CreateOptions) => t.createPort<C>({ eventLoop: 'inverted', ...options }) }),
     }),
   );
   return [...cases, ...again];
+}
+
+/** The forms that a port of this run may have. */
+export function eventLoops(t: Context): readonly ('plain' | 'inverted')[] {
+  return t.shared ? ['plain'] : ['plain', 'inverted'];
 }

@@ -19,6 +19,8 @@ const key = Symbol('only wrap() makes ports');
  */
 export function wrap(mutation = {}) {
   const { deliver } = mutation;
+  /** The wrapper of each real port: attaching twice gives the same one. */
+  const wrappers = new WeakMap();
 
   class CompletionPort {
     #real;
@@ -36,7 +38,15 @@ export function wrap(mutation = {}) {
     }
 
     static create(options) {
-      return new this(key, real.CompletionPort.create(this.options(options))); // a mutant overrides options()
+      return this.around(real.CompletionPort.create(this.options(options))); // a mutant overrides options()
+    }
+    static attach(token) {
+      return this.around(real.CompletionPort.attach(token));
+    }
+    static around(port) {
+      let wrapper = wrappers.get(port);
+      if (wrapper === undefined) wrappers.set(port, (wrapper = new this(key, port)));
+      return wrapper;
     }
     static options(options) {
       return options;
@@ -89,6 +99,18 @@ export function wrap(mutation = {}) {
     }
     flush() {
       return this.real.flush();
+    }
+    detach() {
+      return this.real.detach();
+    }
+    blocking(action) {
+      return this.real.blocking(action);
+    }
+    defer(action) {
+      return this.real.defer(action);
+    }
+    handleOf(id) {
+      return this.real.handleOf(id);
     }
     stats() {
       return this.real.stats();

@@ -896,7 +896,9 @@ export class Engine {
   endWaiter(waiter: Waiter, error: Error | null): void {
     if (!this.waiters.remove(waiter)) return;
     waiter.end(error);
-    if (!this.closed) this.#updateLiveness();
+    if (this.closed) return;
+    this.#updateLiveness();
+    if (this.shared) this.poke(); // nobody is to be woken for a wait that is over
   }
 
   abortWaiter(waiter: Waiter, reason: unknown): void {

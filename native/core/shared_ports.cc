@@ -30,22 +30,26 @@ Token SharedPorts::Publish(std::shared_ptr<Port> port, const std::byte* arena) {
   return entry.token;
 }
 
+namespace {
+
+// In time that doesn't tell how much of a guess was right.
+bool Same(const Token& a, const Token& b) {
+  uint32_t difference = (a.index ^ b.index) | (a.generation ^ b.generation);
+  for (size_t i = 0; i < a.secret.size(); i++) difference |= a.secret[i] ^ b.secret[i];
+  return difference == 0;
+}
+
+}  // namespace
+
 std::shared_ptr<Port> SharedPorts::Find(const Token& token, const std::byte* arena, bool* known) {
   std::lock_guard lock(mutex_);
   *known = false;
-  if (token.index >= entries_.size()) return nullptr;
+  for (const Token& gone : gone_) *known = *known || Same(token, gone);
+  if (*known || token.index >= entries_.size()) return nullptr;
   const Entry& entry = entries_[token.index];
-  // An older generation's secret isn't kept; that it was one of ours is all that can be said.
-  *known = token.generation > 0 && token.generation < entry.token.generation;
-  if (token.generation != entry.token.generation) return nullptr;
-  uint32_t difference = 0;
-  for (size_t i = 0; i < token.secret.size(); i++) difference |= token.secret[i] ^ entry.token.secret[i];
-  if (difference != 0 && !MutantIs(Mutant::kAnySecret)) return nullptr;
+  const bool good = MutantIs(Mutant::kAnySecret) ? token.generation == entry.token.generation : Same(token, entry.token);
+  if (!good || entry.port == nullptr || arena != entry.arena) return nullptr;
   *known = true;
-  if (entry.port != nullptr && arena != entry.arena) {
-    *known = false;
-    return nullptr;
-  }
   return entry.port;
 }
 
@@ -56,6 +60,8 @@ void SharedPorts::Forget(const Port* port) {
     if (entry.port.get() != port) continue;
     last = std::move(entry.port);
     entry.port = nullptr;
+    gone_.push_back(entry.token);
+    if (gone_.size() > kGoneMax) gone_.pop_front();
     free_.push_back(entry.token.index);
     return;
   }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -35,7 +36,10 @@ class SharedPorts {
     const std::byte* arena = nullptr;
     Token token;
   };
+  // Of ports that have gone, the latest: their tokens are told from what never was one.
+  static constexpr size_t kGoneMax = 4096;
   std::mutex mutex_;
+  std::deque<Token> gone_;
   std::vector<Entry> entries_;
   std::vector<uint32_t> free_;
 };

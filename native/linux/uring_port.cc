@@ -88,10 +88,13 @@ void UringPort::Pump() {
     cancels_.pop_front();
   }
   while (!backlog_.empty()) {
-    Operation& op = *backlog_.front();
-    if (!Begun(op)) return;
-    backlog_.pop_front();
-    op.backlogged = false;
+    Operation& op = *backlog_.head();
+    // Taken out first: what is begun may end at once.
+    Withdraw(op);
+    if (Begun(op)) continue;
+    backlog_.PushFront(op);
+    op.backlogged = true;
+    return;
   }
 }
 
@@ -99,12 +102,12 @@ void UringPort::Begin(Operation& op) {
   CP_DEBUG_ASSERT(op.state == OperationState::kWaiting);
   if (!backlog_.empty() || !Begun(op)) {
     op.backlogged = true;
-    backlog_.push_back(&op);
+    backlog_.Push(op);
   }
 }
 
 void UringPort::Withdraw(Operation& op) {
-  std::erase(backlog_, &op);
+  backlog_.Remove(op);
   op.backlogged = false;
 }
 

@@ -13,6 +13,8 @@ class PortBinding;
 struct Environment {
   uint64_t id = 0;  // owner of handles; never reused
   std::unordered_set<PortBinding*> ports;
+  // The port of this thread that waits in libuv's place, if there is one: a thread sleeps in one place.
+  PortBinding* inverted = nullptr;
   bool ending = false;
 
   // While the environment's memory is still mapped: cancels, waits until the kernel has let go, closes what is open.

@@ -100,7 +100,8 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   auto* binding = new PortBinding(env);
   binding->environment_ = environment;
   binding->port_ = std::move(port);
-  binding->inverted_ = inverted;
+  binding->inverted_ = inverted && environment->inverted == nullptr;
+  if (binding->inverted_) environment->inverted = binding;
   binding->thread_loop_ = no_uv;
   environment->ports.insert(binding);
   napi_create_reference(env, arguments.value(0), 1, &binding->control_ref_);
@@ -115,6 +116,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   result.Set("name", Napi::String::New(env, binding->port_->name()));
   Napi::Object features = Napi::Object::New(env);
   for (const auto& [name, on] : binding->port_->features()) features.Set(name, Napi::Boolean::New(env, on));
+  if (inverted) features.Set("inverted", Napi::Boolean::New(env, binding->inverted_));
   result.Set("features", features);
   constexpr struct {
     const char* name;
@@ -159,7 +161,13 @@ void PortBinding::End() {
     port_.reset();
   }
   Release();
-  if (environment_ != nullptr) environment_->ports.erase(this);
+  LeaveEnvironment();
+}
+
+void PortBinding::LeaveEnvironment() {
+  if (environment_ == nullptr) return;
+  environment_->ports.erase(this);
+  if (environment_->inverted == this) environment_->inverted = nullptr;
   environment_ = nullptr;
 }
 
@@ -221,8 +229,7 @@ void PortBinding::FinishClose() {
   loop_.reset();
   if (port_->in_kernel() > 0) return;
   port_.reset();
-  if (environment_ != nullptr) environment_->ports.erase(this);
-  environment_ = nullptr;
+  LeaveEnvironment();
   Napi::HandleScope scope(env_);
   napi_value function = nullptr, receiver = nullptr;
   if (on_closed_ != nullptr) napi_get_reference_value(env_, on_closed_, &function);

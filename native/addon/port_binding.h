@@ -33,6 +33,7 @@ class PortBinding {
   void CallWake(bool* again);
   void FinishClose();
   void Release();
+  void LeaveEnvironment();
   bool EnsureLoop();
 
   static napi_value Enter(napi_env env, napi_callback_info info);

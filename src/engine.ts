@@ -982,7 +982,7 @@ export class Engine {
       if (!this.closed) this.#updateLiveness();
       return;
     }
-    this.#enter(abi.ENTER_ARM, 0, 0, 0);
+    this.#enter(abi.ENTER_ARM | this.#wants(), 0, 0, 0); // fetches none, but says what is worth a wake-up
     const { u32 } = this;
     if (
       (waiting && (this.#fetched() || (u32[abi.QUEUED_U32] as number) > 0)) ||
@@ -992,6 +992,12 @@ export class Engine {
     }
     this.#updateLiveness();
     this.#armTimer();
+  }
+
+  /** What the event loop has a consumer for. */
+  #wants(): number {
+    const user = this.dispatch !== null || this.waiters.first !== null;
+    return (user ? abi.ENTER_WANT_USER : 0) | (this.#internalInFlight > 0 ? abi.ENTER_WANT_INTERNAL : 0);
   }
 
   #startLoop(): void {
@@ -1059,6 +1065,7 @@ export class Engine {
     this.#again = false;
     this.#leftToWait = true;
     this.u32[abi.SUBMIT_COUNT_U32] = this.staged;
+    this.u32[abi.ENTER_FLAGS_U32] = this.#wants();
     this.#updateLiveness();
     return false;
   }

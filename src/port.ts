@@ -55,7 +55,8 @@ export interface CreateOptions {
   arenaBytes?: number | undefined;
   /**
    * 'plain', the default: libuv waits, and watches the port. 'inverted': the port waits, and watches libuv. That is faster with few
-   * connections, makes eventLoopUtilization read 1, and must not be used in an embedder that runs the loop without waiting.
+   * connections, makes eventLoopUtilization read 1, and must not be used in an embedder that runs the loop without waiting. A thread
+   * can wait in one port only: while another of its ports is inverted, this one is plain. `port.backend.features.inverted` says which.
    */
   eventLoop?: 'plain' | 'inverted' | undefined;
   /** Entries of the kernel's submission ring, 8 to 4,096, taken up to a power of two. For tests: any size works. */
@@ -118,7 +119,7 @@ export interface PortToken {
 /** What runs a port's operations. */
 export interface Backend {
   readonly name: BackendName;
-  /** What was probed on this machine, by name. */
+  /** What was probed on this machine, by name; with `eventLoop: 'inverted'` also `inverted`: whether this port's loop is. */
   readonly features: Readonly<Record<string, boolean>>;
   /** With backend 'auto': why a better one was not taken. */
   readonly fallbackReason?: string;
@@ -240,7 +241,7 @@ function openBackend(
     );
   }
   return {
-    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: eventLoop === 'inverted', shared }),
+    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: port.features.inverted === true, shared }),
     concurrency,
     maxOperations,
   };

@@ -17,6 +17,8 @@ class PortBinding;
 struct Environment {
   uint64_t id = 0;  // owner of handles; never reused
   std::unordered_set<PortBinding*> ports;
+  // The port of this thread that waits in libuv's place, if there is one: a thread sleeps in one place.
+  PortBinding* inverted = nullptr;
   bool ending = false;
 
   // The binding of that port in this environment; null: none, or no port. Only the pointer is looked at.

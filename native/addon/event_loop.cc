@@ -225,7 +225,7 @@ class InvertedLoop final : public EventLoop {
     self->woken_ = false;
     self->port_->DriveLoop(timeout);
     uv.idle_start(self->idle_, &InvertedLoop::OnIdle);
-    if (woken || self->port_->has_queued(kEnterWantUser | kEnterWantInternal) || self->port_->closing() || self->port_->idle_changed())
+    if (woken || self->port_->has_wanted() || self->port_->closing() || self->port_->idle_changed())
       self->wake_(self->data_);  // may end `self`
   }
 

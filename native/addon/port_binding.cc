@@ -108,7 +108,9 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   Attachment* attachment = options.shared ? made->Attach(environment->id, options.block, notifier, CurrentThread()) : &made->first();
   CP_ASSERT(attachment != nullptr);  // nobody can have closed it
   PortBinding* binding = New(env, made, attachment, std::move(notifier), arguments.value(0), arguments.value(1));
-  binding->inverted_ = inverted;
+  binding->inverted_wanted_ = inverted;
+  binding->inverted_ = inverted && environment->inverted == nullptr;
+  if (binding->inverted_) environment->inverted = binding;
   binding->thread_loop_ = no_uv;
   if (options.shared) binding->token_ = SharedPorts::Process().Publish(made, options.arena.data());
   return binding->Functions();
@@ -166,6 +168,7 @@ napi_value PortBinding::Functions() {
   result.Set("name", Napi::String::New(env, port_->name()));
   Napi::Object features = Napi::Object::New(env);
   for (const auto& [name, on] : port_->features()) features.Set(name, Napi::Boolean::New(env, on));
+  if (inverted_wanted_) features.Set("inverted", Napi::Boolean::New(env, inverted_));
   result.Set("features", features);
   result.Set("maxOperations", Napi::Number::New(env, port_->options().max_operations));
   result.Set("concurrency", Napi::Number::New(env, port_->options().concurrency));
@@ -230,7 +233,9 @@ void PortBinding::Leave() {
   attachment_ = nullptr;
   port_.reset();
   notifier_.reset();
-  if (environment_ != nullptr) environment_->ports.erase(this);
+  if (environment_ == nullptr) return;
+  environment_->ports.erase(this);
+  if (environment_->inverted == this) environment_->inverted = nullptr;
   environment_ = nullptr;
 }
 

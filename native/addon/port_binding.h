@@ -77,7 +77,8 @@ class PortBinding {
   Token token_;
   std::unique_ptr<EventLoop> loop_;
   bool inverted_ = false;
-  bool closing_ = false;  // close was called in this thread
+  bool inverted_wanted_ = false;  // asked for; a thread has one at most
+  bool closing_ = false;          // close was called in this thread
   bool thread_loop_ = false;
   uint32_t functions_ = 0;  // that JavaScript may still call
   napi_ref control_ref_ = nullptr;

@@ -66,7 +66,10 @@ struct Operation {
   bool polled = false;         // the backend waits for readiness (zero-length recv)
   Attachment* home = nullptr;  // whose thread started it
   Handle* handle = nullptr;
-  Operation* queue_next = nullptr;     // stream queue
+  Operation* queue_previous = nullptr;  // stream queue
+  Operation* queue_next = nullptr;
+  Operation* backlog_previous = nullptr;  // the backend's backlog
+  Operation* backlog_next = nullptr;
   Operation* list_previous = nullptr;  // all unfinished operations of the handle
   Operation* list_next = nullptr;
   TimerNode timer;

@@ -15,6 +15,7 @@ namespace cp {
 namespace {
 
 constexpr double kForever = std::numeric_limits<double>::infinity();
+constexpr uint32_t kWants = kEnterWantUser | kEnterWantInternal;
 constexpr uint64_t kAcceptPauseMs = 100;  // between two accepts of a listener that fail for want of descriptors (TCP-12)
 
 uint64_t NowTick() { return static_cast<uint64_t>(MonotonicMs()); }
@@ -98,6 +99,7 @@ uint32_t Port::EnterPrivate(Attachment& a) {
   const uint32_t max = std::min(c.max_packets, kCompletionsMax);
   c.completions = 0;
   c.enter_error = 0;
+  if ((flags & kEnterArm) != 0) wanted_ = flags & kWants;
   if (closing_) c.submit_count = 0;
   if (a.notifying) {
     Notify(false);
@@ -155,9 +157,12 @@ void Port::DriveLoop(double timeout_ms) {
   Attachment& a = first();
   Control& c = *a.control;
   if (closing_) c.submit_count = 0;
-  if (c.submit_count != 0) Ingest(a);
+  if (c.submit_count != 0) {
+    wanted_ = c.enter_flags & kWants;
+    Ingest(a);
+  }
   if (!timers_.empty()) RunTimers();
-  if (!queue_.empty() || !a.internal.empty()) timeout_ms = 0;
+  if (has_wanted()) timeout_ms = 0;
   const double timer = NextTimeoutMs();
   if (timer >= 0) timeout_ms = std::min(timeout_ms, timer);
   if (timeout_ms > 0)

@@ -161,6 +161,9 @@ class Port : public LoopSource {
     return ((enter_flags & kEnterWantUser) != 0 && !queue_.empty()) ||
            ((enter_flags & kEnterWantInternal) != 0 && !attachments_.front()->internal.empty());
   }
+  // Something is queued that somebody in the event loop waits for, by what the last arming enter asked for. A packet that nobody wants
+  // keeps no loop awake.
+  bool has_wanted() const { return has_queued(wanted_); }
   // Milliseconds until the next timer, -1 for none.
   double NextTimeoutMs() const;
   // ---- what a backend does ------------------------------------------------------------------------------------------------
@@ -168,7 +171,8 @@ class Port : public LoopSource {
   virtual std::vector<std::pair<std::string, bool>> features() const = 0;
   // For an inverted event loop: watch the loop's own descriptor, one time; true from LoopReady when it became ready.
   virtual void WatchLoop(int fd) = 0;
-  // Reaps and, if nothing is queued, waits up to timeout_ms (infinity: for ever) for anything at all. Takes submissions first.
+  // Reaps and, if nothing is queued that is wanted, waits up to timeout_ms (infinity: for ever) for anything at all. Takes submissions
+  // first, and with them what the control block's flags want.
   void DriveLoop(double timeout_ms);
 
  protected:
@@ -334,6 +338,7 @@ class Port : public LoopSource {
   Handle* handles_ = nullptr;
   std::vector<Memory> memory_;
   std::vector<uint32_t> free_memory_;
+  uint32_t wanted_ = 0;  // kEnterWantUser, kEnterWantInternal
   bool was_idle_ = true;
   uint64_t started_ = 0;
   uint64_t packets_ = 0;

@@ -95,15 +95,13 @@ void UringPort::Pump() {
     cancels_.pop_front();
   }
   while (!backlog_.empty()) {
-    Operation& op = *backlog_.front();
-    // Taken out first: what is begun may end at once, and be somebody else's by the time Begun returns.
-    backlog_.pop_front();
-    op.backlogged = false;
-    if (!Begun(op)) {
-      backlog_.push_front(&op);
-      op.backlogged = true;
-      return;
-    }
+    Operation& op = *backlog_.head();
+    // Taken out first: what is begun may end at once.
+    Withdraw(op);
+    if (Begun(op)) continue;
+    backlog_.PushFront(op);
+    op.backlogged = true;
+    return;
   }
 }
 
@@ -111,12 +109,12 @@ void UringPort::Begin(Operation& op) {
   CP_DEBUG_ASSERT(op.state == OperationState::kWaiting);
   if (!backlog_.empty() || !Begun(op)) {
     op.backlogged = true;
-    backlog_.push_back(&op);
+    backlog_.Push(op);
   }
 }
 
 void UringPort::Withdraw(Operation& op) {
-  std::erase(backlog_, &op);
+  backlog_.Remove(op);
   op.backlogged = false;
 }
 

@@ -115,7 +115,7 @@ class UringPort final : public Port {
   __kernel_timespec wait_timeout_{};  // of the driver's wait where EXT_ARG is missing
   int last_error_ = 0;
   bool loop_watched_ = false;
-  std::deque<Operation*> backlog_;                     // begun when the ring has room again
+  Backlog backlog_;                                    // begun when the ring has room again
   std::deque<std::pair<uint32_t, uint32_t>> cancels_;  // slot and generation, the same
   std::vector<int> close_later_;                       // closed when the kernel has taken every prepared entry
   std::shared_ptr<PoolChannel> pool_;

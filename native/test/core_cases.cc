@@ -189,6 +189,36 @@ static Register arena_uses("arena/uses", "what is in use is never handed out aga
                              CHECK(arena.Allocate(bytes - 25 * Arena::kPage) != Arena::kNone);
                            });
 
+static Register operation_queue("operations/queue", "operations leave from wherever they stand, the others keep their order",
+                                [](const Context& context) {
+                                  Random random(context.seed);
+                                  std::vector<Operation> operations(300);
+                                  StreamQueue queue;
+                                  std::vector<Operation*> model;
+                                  for (uint32_t round = 0; round < context.Count(20'000); round++) {
+                                    Operation& op = operations[random.Below(300)];
+                                    const auto at = std::find(model.begin(), model.end(), &op);
+                                    if (at != model.end()) {
+                                      queue.Remove(op);
+                                      model.erase(at);
+                                    } else if (random.OneIn(10)) {
+                                      queue.PushFront(op);
+                                      model.insert(model.begin(), &op);
+                                    } else {
+                                      queue.Push(op);
+                                      model.push_back(&op);
+                                    }
+                                    CHECK_EQ(queue.size(), static_cast<uint32_t>(model.size()));
+                                    CHECK_EQ(queue.empty(), model.empty());
+                                    const Operation* next = queue.head();
+                                    for (const Operation* each : model) {
+                                      CHECK(next == each);
+                                      next = next->queue_next;
+                                    }
+                                    CHECK(next == nullptr);
+                                  }
+                                });
+
 static Register timers("timers/model", "each timer fires once, never early, in the first advance that is due", [](const Context& context) {
   Random random(context.seed);
   uint64_t now = 1'000'000;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <thread>
 
 #include "test/harness.h"
@@ -214,6 +215,27 @@ static Register full("queue/full", "thousands in flight through a ring of 8: non
                        for (const CompletionEntry& packet : test.GetExactly(200)) CHECK_EQ(packet.status, kCanceled);
                        for (const int peer : peers) close(peer);
                      });
+
+static Register ends_many("queue/ends-many", "a hundred thousand operations of one handle are ended from the last to the first",
+                          [](const Context& context) {
+                            TestPortOptions options;
+                            options.max_operations = context.Count(100'000);
+                            options.ring_entries = 8;
+                            TestPort test(options);
+                            auto [socket, peer] = test.Pair(1);
+                            std::vector<uint32_t> slots;
+                            for (uint32_t i = 0; i < options.max_operations; i++)
+                              slots.push_back(test.Start(Opcode::kRecv, *socket, 0, 64));
+                            test.Submit();
+                            for (size_t i = slots.size(); i-- > slots.size() / 2;) CHECK(test.Cancel(slots[i]));
+                            test.port().CloseHandle(*socket, false);
+                            std::set<uint32_t> ended;
+                            for (const CompletionEntry& packet : test.GetExactly(options.max_operations)) {
+                              CHECK_EQ(packet.status, kCanceled);
+                              CHECK(ended.insert(packet.slot).second);
+                            }
+                            close(peer);
+                          });
 
 static Register wrap("slots/wrap", "a slot's generation wraps around without mixing operations up", [](const Context& context) {
   TestPortOptions options;

@@ -27,6 +27,44 @@ const watchingPeer = `
 `;
 
 export const cases: readonly ConformanceCase[] = [
+  ...variants<(handle: Handle, operations: Operation[]) => number>(
+    {
+      clause: 'CLOSE-04',
+      title: 'ending 65,000 operations of one handle takes them one by one, not each past all others',
+      reference: 'CancelIoEx and closesocket end what is pending on the handle; the order of the ends is open',
+      timeoutMs: 60_000,
+    },
+    {
+      'many-by-close': (handle, operations) => {
+        handle.close();
+        return operations.length;
+      },
+      'many-by-cancel': (handle) => handle.cancel(),
+      'many-last-first': (_, operations) => {
+        let count = 0;
+        for (let i = operations.length - 1; i >= 0; i--) if (operations[i]?.cancel() === true) count++;
+        return count;
+      },
+    },
+    (t, end) => {
+      const count = t.count(65_000, 1000);
+      const port = t.createPort({ maxOperations: count });
+      const { a } = t.pair(port, 1, 2);
+      const listener = t.listener(port, 3);
+      const byte = new Uint8Array(1);
+      for (const [handle, start] of [
+        [listener, () => listener.accept()],
+        [a, () => a.recv(byte)],
+      ] as const) {
+        const operations = Array.from({ length: count }, start);
+        t.nothing(port);
+        const begin = t.now();
+        t.equal(end(handle, operations), count, 'operations that were pending');
+        t.less(t.now() - begin, 3000, `milliseconds for the end of ${count} operations`);
+        for (const packet of t.takeSync(port, count)) t.failed(packet, { code: 'ECANCELED' }, packet.kind);
+      }
+    },
+  ),
   ...variants(
     { clause: 'CLOSE-04', title: 'closing a handle ends its pending operation once, with key and operation', reference: ends },
     flights,

@@ -7,6 +7,7 @@ import { alsoInverted, eventLoops } from '../support/inverted.js';
 import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context, Port, TcpSocket } from '../types.js';
 import { variants, waysAsync } from '../variants.js';
+import { childAnswer } from './buffers.js';
 
 /** An endless consumer in each way; a packet goes to `onPacket`. The last packet is followed by `done = true`. */
 const consumers: Record<string, string> = {
@@ -130,6 +131,99 @@ export const cases: ConformanceCase[] = alsoInverted(
         (t, way) => play(t, `{ eventLoop: '${eventLoop}' }`, way, 20),
       ),
     ),
+    ...variants<string>(
+      {
+        clause: 'WAKE-01',
+        title: 'a thread with nothing to do sleeps, whatever lies unread in its ports and however many of them it has',
+        reference: 'a queued packet that nobody waits for wakes no thread',
+      },
+      {
+        'sleeps-over-a-post': 'await stopped(); port.post(1);',
+        'sleeps-over-a-post-beside-another-port': `
+          await stopped();
+          createPort(options).dispatch(() => {});
+          port.post(1);`,
+        'sleeps-over-a-completion': 'await stopped(); file.read(new Uint8Array(1), { position: 0 });',
+        'sleeps-with-two-ports': `
+          port.dispatch(() => {});
+          createPort(options).dispatch(() => {});`,
+      },
+      async (t, what) => {
+        for (const eventLoop of ['plain', 'inverted']) {
+          const answer = await childAnswer<{ loops: number; cpu: number }>(
+            t,
+            `
+            const options = { eventLoop: '${eventLoop}' };
+            const port = createPort(options);
+            const file = FileHandle.openSync(process.argv[2], 'r');
+            port.associate(file, 1);
+            const timer = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+            /** The port has had a consumer in the event loop, and has none now. */
+            const stopped = async () => { const consumer = port.dispatch(() => {}); await timer(5); consumer.stop(); await timer(5); };
+            ${what}
+            // The turns that the above has begun, and whatever the runtime does at its start, are over.
+            await timer(100);
+            const loops = () => performance.nodeTiming?.uvMetricsInfo?.loopCount ?? 0;
+            const before = loops();
+            const cpu = process.cpuUsage();
+            await timer(300);
+            const { user, system } = process.cpuUsage(cpu);
+            console.log(JSON.stringify({ loops: loops() - before, cpu: (user + system) / 1000 }));
+            process.exit(0);
+            `,
+            { args: [t.tempFile('file', 'x')] },
+          );
+          t.less(answer.loops, 50, `turns of the event loop in 300 ms of idleness (${eventLoop})`);
+          t.less(answer.cpu, 200, `milliseconds of computing in 300 ms of idleness (${eventLoop})`);
+        }
+      },
+    ),
+    {
+      id: 'WAKE-01/two-ports',
+      clause: 'WAKE-01',
+      title: 'two ports of one thread wake it both, each for what is its own',
+      reference: 'a thread may wait on one port at a time; an event loop waits on all of its ports',
+      async run(t) {
+        for (const first of ['plain', 'inverted']) {
+          for (const second of ['plain', 'inverted']) {
+            const answer = await childAnswer<{ rounds: number; posts: number; inverted: (boolean | undefined)[] }>(
+              t,
+              `
+              const ports = [createPort({ eventLoop: '${first}' }), createPort({ eventLoop: '${second}' })];
+              const listener = TcpListener.listenSync({ port: 0 });
+              const client = TcpSocket.openSync();
+              const sockets = [];
+              const buffers = ports.map(() => new Uint8Array(1));
+              let rounds = 0, posts = 0;
+              const said = () => console.log(JSON.stringify({ rounds, posts, inverted: ports.map((port) => port.backend.features.inverted) }));
+              ports.forEach((port, i) => port.dispatch((packet) => {
+                if (packet.error !== null) throw packet.error;
+                if (packet.kind === 'accept') { sockets[0] = packet.result; port.associate(packet.result, 1); }
+                if (packet.kind === 'connect') sockets[1] = client;
+                if (packet.kind === 'accept' || packet.kind === 'connect') sockets[i].recv(buffers[i]);
+                if (sockets.length === 2 && sockets[0] !== undefined && rounds === 0) { rounds = 1; sockets[0].send(new Uint8Array(1)); }
+                if (packet.kind === 'post') posts++;
+                if (packet.kind !== 'recv') return;
+                ports[1 - i].post(rounds);
+                if (++rounds >= 200) { said(); process.exit(0); }
+                sockets[i].recv(buffers[i]);
+                sockets[i].send(new Uint8Array(1));
+              }));
+              ports[0].associate(listener, 1);
+              ports[1].associate(client, 1);
+              listener.accept();
+              client.connect({ host: '127.0.0.1', port: listener.address.port });
+              setTimeout(() => { said(); process.exit(0); }, 3000);
+              `,
+            );
+            t.equal(answer.rounds, 200, `bytes that went to and fro between a ${first} and a ${second} port`);
+            t.atLeast(answer.posts, 150, 'posts to the other port that were delivered meanwhile');
+            const chosen = answer.inverted.filter((each) => each === true).length;
+            t.less(chosen, 2, 'ports of the thread that are inverted');
+          }
+        }
+      },
+    },
     {
       id: 'WAKE-01/ring-modes',
       clause: 'WAKE-01',

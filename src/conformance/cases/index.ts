@@ -16,6 +16,7 @@ import { cases as closeReuse } from './close-reuse.js';
 import { cases as closeThreads } from './close-threads.js';
 import { cases as closeWaits } from './close-waits.js';
 import { cases as concurrency } from './concurrency.js';
+import { cases as concurrencyBlocking } from './concurrency-blocking.js';
 import { cases as concurrencyLimit } from './concurrency-limit.js';
 import { cases as concurrencyPlaces } from './concurrency-places.js';
 import { cases as dispatch } from './dispatch.js';
@@ -86,6 +87,7 @@ export const cases: readonly ConformanceCase[] = [
   ...order,
   ...notShared(reasons.threads, concurrency),
   ...notShared(reasons.threads, concurrencyLimit),
+  ...notShared(reasons.threads, concurrencyBlocking),
   ...notShared(reasons.threads, concurrencyPlaces),
   ...notShared(reasons.threads, threads),
   ...notShared(reasons.threads, threadsStarters),

@@ -187,7 +187,7 @@ export const cases: readonly ConformanceCase[] = [
   {
     id: 'THREAD-07/foreign-process',
     clause: 'THREAD-07',
-    title: 'the token of another process throws ERR_INVALID_ARG_VALUE',
+    title: 'the token of another process throws',
     reference: tokens,
     async run(t) {
       const port = sharedPort(t);
@@ -199,7 +199,9 @@ export const cases: readonly ConformanceCase[] = [
       );
       t.equal(result.code, 0, `exit code of the other process (${result.stderr})`);
       const token: PortToken = { ...(JSON.parse(result.stdout) as PortToken), arena: tokenOf(port).arena };
-      t.throws(() => t.api.CompletionPort.attach(token), { code: 'ERR_INVALID_ARG_VALUE' }, 'attaching with it');
+      // Its number and generation may be those of a port that has been closed here, of which nobody knows the secret any more.
+      const refused = { code: ['ERR_INVALID_ARG_VALUE', 'ERR_PORT_CLOSED'] };
+      t.throws(() => t.api.CompletionPort.attach(token), refused, 'attaching with it');
     },
   },
 ];

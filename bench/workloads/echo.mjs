@@ -16,6 +16,10 @@ const commands = ({ root, programs }) => {
     inverted: [process.execPath, ...echo, '--event-loop', 'inverted'],
     block: [process.execPath, ...echo, '--wait', 'block'],
     heap: [process.execPath, ...echo, '--buffers', 'heap'],
+    'shared, 2 block': [process.execPath, ...echo, '--workers', '2', '--wait', 'block'],
+    'shared, 2 loops': [process.execPath, ...echo, '--workers', '2'],
+    'port each, 2 block': [process.execPath, ...echo, '--workers', '2', '--port-per-worker', '--wait', 'block'],
+    'port each, 2 loops': [process.execPath, ...echo, '--workers', '2', '--port-per-worker'],
   };
 };
 
@@ -42,6 +46,14 @@ const figures = [
   [8000, 'plain', 'C', 1.1],
   [8000, 'inverted', 'C', 1.1],
   [8000, 'node:net', 'C', null],
+];
+
+/** Two worker threads: on one shared port, or with a port each; against one thread, and against node:net in one process. */
+const workerFigures = [
+  ['shared, 2 block', 'node:net', 0.75],
+  ['shared, 2 loops', 'node:net', 0.75],
+  ['port each, 2 block', 'block', 1.1],
+  ['port each, 2 loops', 'plain', 1.1],
 ];
 
 async function start(name, connections, context) {
@@ -83,3 +95,11 @@ export const workloads = [1, 64, 512, 8000].map((connections) => ({
   figures: figures.filter(([count]) => count === connections).map(([, subject, against, bar]) => ({ subject, against, bar })),
   start: (name, context) => start(name, connections, context),
 }));
+
+workloads.push({
+  name: 'workers/64',
+  title: `TCP echo of ${BYTES} bytes, 64 connections, two workers`,
+  unit: 'echo',
+  figures: workerFigures.map(([subject, against, bar]) => ({ subject, against, bar })),
+  start: (name, context) => start(name, 64, context),
+});

@@ -10,6 +10,7 @@
 #include "addon/arguments.h"
 #include "addon/environment.h"
 #include "addon/port_binding.h"
+#include "addon/values.h"
 #include "core/abi.h"
 #include "core/errors.h"
 #include "core/handle_table.h"
@@ -26,7 +27,7 @@ namespace cp::addon {
 
 namespace {
 
-Environment* Current(napi_env env) { return Napi::Env(env).GetInstanceData<Environment>(); }
+Environment* Current(napi_env env) { return InstanceData<Environment>(env); }
 
 double KeepHandle(napi_env env, HandleKind kind, int fd, bool append) {
   Handle* handle = HandleTable::Process().Create(Current(env)->id, kind, fd);
@@ -194,7 +195,7 @@ napi_value FormatAddress(napi_env env, napi_callback_info info) {
   Arguments<1> arguments(env, info);
   const auto bytes = arguments.Bytes(0, sizeof(AddressEntry), false);
   if (!arguments.Good("formatAddress")) return nullptr;
-  return Napi::String::New(env, posix::FormatAddress(ReadAddress(bytes)));
+  return Text(env, posix::FormatAddress(ReadAddress(bytes)));
 }
 
 napi_value MapError(napi_env env, napi_callback_info info) {
@@ -212,21 +213,19 @@ napi_value FatalException(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-Napi::Object Report(Napi::Env env, const char* name, bool available, const std::string& reason) {
-  Napi::Object report = Napi::Object::New(env);
-  report.Set("name", name);
-  report.Set("available", Napi::Boolean::New(env, available));
-  report.Set("reason", available ? env.Null() : Napi::String::New(env, reason));
-  report.Set("features", Napi::Object::New(env));
+napi_value Report(napi_env env, const char* name, bool available, const std::string& reason, napi_value features) {
+  napi_value report = NewObject(env);
+  Set(env, report, "name", Text(env, name));
+  Set(env, report, "available", Boolean(env, available));
+  Set(env, report, "reason", available ? Null(env) : Text(env, reason));
+  Set(env, report, "features", features);
   return report;
 }
 
-napi_value Probe(napi_env raw, napi_callback_info info) {
-  Arguments<1> arguments(raw, info);
+napi_value Probe(napi_env env, napi_callback_info info) {
+  Arguments<1> arguments(env, info);
   const std::string disable = arguments.String(0);
   if (!arguments.Good("probe")) return nullptr;
-  const Napi::Env env(raw);
-  Napi::Array reports = Napi::Array::New(env);
   PortOptions options;
   options.max_operations = 1;
   options.ring_entries = 8;
@@ -235,16 +234,16 @@ napi_value Probe(napi_env raw, napi_callback_info info) {
   options.block = block;
   CreateError error;
   const auto port = UringPort::Create(options, &error);
-  Napi::Object uring = Report(env, "io_uring", port != nullptr, error.reason);
+  napi_value features = NewObject(env);
   if (port) {
-    auto features = uring.Get("features").As<Napi::Object>();
-    for (const auto& [name, on] : port->features()) features.Set(name, Napi::Boolean::New(env, on));
+    for (const auto& [name, on] : port->features()) Set(env, features, name.c_str(), Boolean(env, on));
     port->Close();
   }
-  reports.Set(0u, uring);
-  reports.Set(1u, Report(env, "epoll", false, "this version of completion-port has no epoll backend yet"));
-  reports.Set(2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs"));
-  reports.Set(3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows"));
+  napi_value reports = NewArray(env);
+  Set(env, reports, 0u, Report(env, "io_uring", port != nullptr, error.reason, features));
+  Set(env, reports, 1u, Report(env, "epoll", false, "this version of completion-port has no epoll backend yet", NewObject(env)));
+  Set(env, reports, 2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs", NewObject(env)));
+  Set(env, reports, 3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows", NewObject(env)));
   return reports;
 }
 
@@ -271,26 +270,27 @@ namespace {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment;
   environment->id = ++last_environment;
-  env.SetInstanceData(environment);  // deleted by the environment, after its clean-up hooks
+  napi_set_instance_data(
+      env, environment, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);  // after its clean-up hooks
   napi_add_env_cleanup_hook(env, &Environment::CleanUp, environment);
 
-  exports.Set("version", CP_VERSION);
-  Napi::Object abi = Napi::Object::New(env);
-  abi.Set("version", kAbiVersion);
-  abi.Set("controlBytes", kControlBytes);
-  abi.Set("entryBytes", kEntryBytes);
-  abi.Set("maxSubmissions", kSubmissionsMax);
-  abi.Set("maxCompletions", kCompletionsMax);
-  exports.Set("abi", abi);
-  Napi::Array errors = Napi::Array::New(env);
+  Set(env, exports, "version", Text(env, CP_VERSION));
+  napi_value abi = NewObject(env);
+  Set(env, abi, "version", Number(env, kAbiVersion));
+  Set(env, abi, "controlBytes", Number(env, kControlBytes));
+  Set(env, abi, "entryBytes", Number(env, kEntryBytes));
+  Set(env, abi, "maxSubmissions", Number(env, kSubmissionsMax));
+  Set(env, abi, "maxCompletions", Number(env, kCompletionsMax));
+  Set(env, exports, "abi", abi);
+  napi_value errors = NewArray(env);
   for (uint32_t i = 0; i < static_cast<uint32_t>(Status::kCount); i++) {
-    Napi::Object error = Napi::Object::New(env);
-    error.Set("code", ErrorTable()[i].code);
-    error.Set("errno", -ErrorTable()[i].number);
-    error.Set("message", ErrorTable()[i].message);
-    errors.Set(i, error);
+    napi_value error = NewObject(env);
+    Set(env, error, "code", Text(env, ErrorTable()[i].code));
+    Set(env, error, "errno", Number(env, -ErrorTable()[i].number));
+    Set(env, error, "message", Text(env, ErrorTable()[i].message));
+    Set(env, errors, i, error);
   }
-  exports.Set("errors", errors);
+  Set(env, exports, "errors", errors);
   constexpr struct {
     const char* name;
     napi_callback callback;
@@ -312,7 +312,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   for (const auto& function : kFunctions) {
     napi_value value;
     if (napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, nullptr, &value) == napi_ok)
-      napi_set_named_property(env, exports, function.name, value);
+      Set(env, exports, function.name, value);
   }
   return exports;
 }

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "addon/arguments.h"
+#include "addon/values.h"
 #include "core/test_hooks.h"
 #if defined(__linux__)
 #include "linux/thread_sample.h"
@@ -56,31 +57,25 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   options.block = arguments.Bytes(0, kBlockBytes, true);
   options.arena = arguments.Bytes(1, 0, true);
   if (!arguments.Good("createPort")) return nullptr;
-  Napi::Value given(env, arguments.value(2));
-  if (!given.IsObject()) {
+  const napi_value given = arguments.value(2);
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env, given, &type);
+  if (type != napi_object) {
     napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "createPort: options must be an object");
     return nullptr;
   }
-  const auto object = given.As<Napi::Object>();
-  const auto number = [&](const char* name, double min, double max, double otherwise) {
-    const Napi::Value value = object.Get(name);
-    if (!value.IsNumber()) return otherwise;
-    const double result = value.As<Napi::Number>().DoubleValue();
-    return result >= min && result <= max ? result : otherwise;
-  };
-  const auto text = [&](const char* name) {
-    const Napi::Value value = object.Get(name);
-    return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
-  };
-  options.max_operations = static_cast<uint32_t>(number("maxOperations", 1, 1 << 20, 65'536));
-  options.ring_entries = static_cast<uint32_t>(number("ringEntries", 0, 4096, 0));
-  options.concurrency = static_cast<uint32_t>(number("concurrency", 1, 2147483647, 1));
-  options.disable = text("disable");
-  const bool inverted = object.Get("inverted").ToBoolean().Value();
-  options.shared = object.Get("shared").ToBoolean().Value();
-  if (env == nullptr || Napi::Env(env).IsExceptionPending()) return nullptr;
+  options.max_operations = static_cast<uint32_t>(GetNumber(env, given, "maxOperations", 1, 1 << 20, 65'536));
+  options.ring_entries = static_cast<uint32_t>(GetNumber(env, given, "ringEntries", 0, 4096, 0));
+  options.concurrency = static_cast<uint32_t>(GetNumber(env, given, "concurrency", 1, 2147483647, 1));
+  options.disable = GetText(env, given, "disable");
+  const std::string backend = GetText(env, given, "backend");
+  const bool inverted = GetBoolean(env, given, "inverted");
+  options.shared = GetBoolean(env, given, "shared");
+  bool pending = true;
+  napi_is_exception_pending(env, &pending);
+  if (pending) return nullptr;
 
-  auto* environment = Napi::Env(env).GetInstanceData<Environment>();
+  auto* environment = InstanceData<Environment>(env);
   if (environment == nullptr || environment->ending) return Closed(env);
   options.owner = environment->id;
   CreateError error;
@@ -94,13 +89,12 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   if (inverted && no_uv)
     error = {0, "an inverted event loop needs Node.js's libuv, which this runtime doesn't offer"};
   else if (error.reason.empty())
-    port = MakePort(text("backend"), options, &error);
+    port = MakePort(backend, options, &error);
   if (!port) {
-    Napi::Object result = Napi::Object::New(env);
-    Napi::Object description = Napi::Object::New(env);
-    description.Set("errno", Napi::Number::New(env, error.native_code));
-    description.Set("reason", Napi::String::New(env, error.reason));
-    result.Set("error", description);
+    napi_value result = NewObject(env), description = NewObject(env);
+    Set(env, description, "errno", Number(env, error.native_code));
+    Set(env, description, "reason", Text(env, error.reason));
+    Set(env, result, "error", description);
     return result;
   }
 
@@ -119,7 +113,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
 PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment,
                               std::shared_ptr<posix::LoopNotifier> notifier, napi_value control, napi_value arena) {
   auto* binding = new PortBinding(env);
-  binding->environment_ = Napi::Env(env).GetInstanceData<Environment>();
+  binding->environment_ = InstanceData<Environment>(env);
   binding->port_ = std::move(port);
   binding->attachment_ = attachment;
   binding->notifier_ = std::move(notifier);
@@ -144,7 +138,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   for (size_t i = 0; i < token.secret.size(); i++) token.secret[i] = arguments.U32(4 + i);
   const std::string disable = arguments.String(8);
   if (!arguments.Good("attachPort")) return nullptr;
-  auto* environment = Napi::Env(env).GetInstanceData<Environment>();
+  auto* environment = InstanceData<Environment>(env);
   if (environment == nullptr || environment->ending) return Closed(env);
   bool known = false;
   std::shared_ptr<Port> port = SharedPorts::Process().Find(token, arena.data(), &known);
@@ -164,14 +158,13 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
 napi_value PortBinding::Functions() {
   const napi_env env = env_;
   PortBinding* binding = this;
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("name", Napi::String::New(env, port_->name()));
-  Napi::Object features = Napi::Object::New(env);
-  for (const auto& [name, on] : port_->features()) features.Set(name, Napi::Boolean::New(env, on));
-  if (inverted_wanted_) features.Set("inverted", Napi::Boolean::New(env, inverted_));
-  result.Set("features", features);
-  result.Set("maxOperations", Napi::Number::New(env, port_->options().max_operations));
-  result.Set("concurrency", Napi::Number::New(env, port_->options().concurrency));
+  napi_value result = NewObject(env), features = NewObject(env);
+  Set(env, result, "name", Text(env, port_->name()));
+  for (const auto& [name, on] : port_->features()) Set(env, features, name.c_str(), Boolean(env, on));
+  if (inverted_wanted_) Set(env, features, "inverted", Boolean(env, inverted_));
+  Set(env, result, "features", features);
+  Set(env, result, "maxOperations", Number(env, port_->options().max_operations));
+  Set(env, result, "concurrency", Number(env, port_->options().concurrency));
   constexpr struct {
     const char* name;
     napi_callback callback;
@@ -203,7 +196,7 @@ napi_value PortBinding::Functions() {
     if (napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, binding, &value) != napi_ok) continue;
     if (napi_add_finalizer(env, value, binding, &OnFunctionGone, nullptr, nullptr) != napi_ok) continue;
     binding->functions_++;
-    napi_set_named_property(env, result, function.name, value);
+    Set(env, result, function.name, value);
   }
   return result;
 }
@@ -292,7 +285,8 @@ void PortBinding::Wake() {
 
 void PortBinding::CallWake(bool* again) {
   *again = false;
-  Napi::HandleScope scope(env_);
+  Scope scope(env_);
+  if (!scope.open()) return;
   napi_value function, receiver, result = nullptr;
   if (napi_get_reference_value(env_, on_wake_, &function) != napi_ok || napi_get_global(env_, &receiver) != napi_ok) return;
   const napi_env env = env_;
@@ -315,7 +309,7 @@ void PortBinding::CallWake(bool* again) {
 void PortBinding::FinishClose() {
   loop_.reset();
   Leave();
-  Napi::HandleScope scope(env_);
+  Scope scope(env_);
   napi_value function = nullptr, receiver = nullptr;
   if (on_closed_ != nullptr) napi_get_reference_value(env_, on_closed_, &function);
   napi_get_global(env_, &receiver);
@@ -553,10 +547,10 @@ napi_value PortBinding::GetToken(napi_env env, napi_callback_info info) {
   if (!self->port_) return Closed(env);
   if (!self->port_->shared()) return Undefined(env);
   const Token& token = self->token_;
-  Napi::Array words = Napi::Array::New(env);
-  words.Set(0u, token.index);
-  words.Set(1u, token.generation);
-  for (uint32_t i = 0; i < token.secret.size(); i++) words.Set(2 + i, token.secret[i]);
+  napi_value words = NewArray(env);
+  Set(env, words, 0u, Number(env, token.index));
+  Set(env, words, 1u, Number(env, token.generation));
+  for (uint32_t i = 0; i < token.secret.size(); i++) Set(env, words, 2 + i, Number(env, token.secret[i]));
   return words;
 }
 
@@ -625,15 +619,11 @@ napi_value PortBinding::HandleInfo(napi_env env, napi_callback_info info) {
     key = handle.key;
     append = handle.append;
   });
-  if (!found) {
-    napi_value null = nullptr;
-    napi_get_null(env, &null);
-    return HandleTable::Process().Find(index, generation) == nullptr ? Undefined(env) : null;
-  }
-  Napi::Array result = Napi::Array::New(env);
-  result.Set(0u, kind);
-  result.Set(1u, key);
-  result.Set(2u, Napi::Boolean::New(env, append));
+  if (!found) return HandleTable::Process().Find(index, generation) == nullptr ? Undefined(env) : Null(env);
+  napi_value result = NewArray(env);
+  Set(env, result, 0u, Number(env, kind));
+  Set(env, result, 1u, Number(env, key));
+  Set(env, result, 2u, Boolean(env, append));
   return result;
 }
 

@@ -330,7 +330,7 @@ const addresses: ConformanceCase = {
   id: 'ERR-03/long-address',
   clause: 'ERR-03',
   title: 'an address of any length is misuse, nothing else',
-  reference: 'WSAEINVAL (10022)',
+  reference: 'inet_pton says no; WSAEINVAL (10022)',
   run(t) {
     const port = t.createPort();
     const socket = t.track(t.api.TcpSocket.openSync());

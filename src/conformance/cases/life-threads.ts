@@ -91,7 +91,7 @@ export const cases: readonly ConformanceCase[] = [
     Object.fromEntries(Object.entries(scenes).map(([name, code]) => [name.replaceAll('’', ''), code])),
     async (t, code) => {
       sharedPort(t);
-      for (let i = 0; i < 2; i++) await scene(t, code);
+      await scene(t, code);
     },
   ),
   {
@@ -103,7 +103,7 @@ export const cases: readonly ConformanceCase[] = [
     timeoutMs: 120_000,
     async run(t) {
       sharedPort(t);
-      for (let i = 0; i < t.count(30, 2); i++) {
+      for (let i = 0; i < t.count(20, 2); i++) {
         const after = t.random.int(400);
         const roles = [
           'port.getSync(1);',

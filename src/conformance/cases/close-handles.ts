@@ -51,7 +51,7 @@ export const cases: readonly ConformanceCase[] = [
       const port = t.createPort({ maxOperations: count });
       const { a } = t.pair(port, 1, 2);
       const listener = t.listener(port, 3);
-      const byte = new Uint8Array(1);
+      const byte = t.room(1);
       for (const [handle, start] of [
         [listener, () => listener.accept()],
         [a, () => a.recv(byte)],

@@ -40,6 +40,7 @@ export const cases: readonly ConformanceCase[] = [
         const jobs = crew.all(
           async (w) => {
             const port = w.attach(w.data.token);
+            w.add('attached');
             const ways: Way[] = ['getSync', 'getManySync', 'get', 'getMany', 'iterator', 'dispatch'];
             const way = ways[w.index];
             let code = 'none';
@@ -81,6 +82,7 @@ export const cases: readonly ConformanceCase[] = [
           { token: tokenOf(port), closer, round: round + 1 },
         );
         await waiting(t, port, 6);
+        await crew.reached('attached', 7 * (round + 1), 'the thread that doesn’t wait has attached, too');
         const own = t.rejects(port.get(), closed, 'this thread’s own waiting get', 4000);
         if (closer === 'creator') port.close();
         else crew.set('go', round + 1);

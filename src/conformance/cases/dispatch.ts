@@ -112,7 +112,7 @@ export const cases: ConformanceCase[] = alsoInverted([
       let received = 0;
       let posts = 0;
       const echo = (): void => {
-        socket.recv(new Uint8Array(1));
+        socket.recv(t.room(1));
         socket.send(new Uint8Array(1));
       };
       const onPacket = (packet: Packet): void => {

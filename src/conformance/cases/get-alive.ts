@@ -2,6 +2,7 @@
 // must end is waited for, one that must live is looked at for a while, and then given the reason to end.
 
 import type { ChildProcess } from 'node:child_process';
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, Context } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
 
@@ -237,7 +238,11 @@ export const cases: ConformanceCase[] = [
     },
   },
   ...variants<string>(
-    { ...base, title: 'an unref’d port is served at once, one packet or a flood, though nothing else wakes the loop' },
+    {
+      ...base,
+      title: 'an unref’d port is served at once, one packet or a flood, though nothing else wakes the loop',
+      notShared: Object.fromEntries(Object.keys(waitCode).map((way) => [`unref-served-${way}-inverted`, reasons.inverted])),
+    },
     Object.fromEntries(
       Object.keys(waitCode).flatMap((way) => [
         [`unref-served-${way}`, `createPort(), '${way}'`],

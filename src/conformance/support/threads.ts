@@ -24,6 +24,9 @@ const names = {
   started: 9,
   failed: 10,
   resumed: 11,
+  ready: 12,
+  posted: 13,
+  attached: 14,
 } as const;
 const firstNumbered = 16;
 export type Cell = keyof typeof names | number;

@@ -365,6 +365,9 @@ void UringPort::Reap() {
     slot = &ring_.cq.cqes[head & ring_.cq.ring_mask];
     const uint64_t user_data = slot->user_data;
     const int32_t result = slot->res;
+    // The driver's own call is left to it: where another thread took it before the driver's wait has begun, the driver would sleep over it,
+    // and nobody calls twice (seen: a close that waited for ever).
+    if (shared_ && static_cast<Tag>(user_data >> 56) == kTagKick && !on_driver()) break;
     io_uring_cq_advance(&ring_, 1);
     if (user_data == LIBURING_UDATA_TIMEOUT) continue;  // liburing's own wait where EXT_ARG is missing
     const auto generation = static_cast<uint32_t>(user_data >> 32 & 0xff'ffff);
@@ -509,7 +512,8 @@ bool UringPort::Settle() {
   if (shared_) {
     if (io_uring_cq_ready(&ring_) > 0) Reap();
     // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way.
-    return on_driver() || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) == 0;
+    return on_driver() ||
+           (io_uring_cq_ready(&ring_) == 0 && (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) == 0);
   }
   // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.
   if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);

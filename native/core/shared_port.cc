@@ -212,7 +212,7 @@ bool Port::Detach(Attachment& a) {
   Lock lock(*this);
   a.control->submit_count = 0;
   // A worker that was terminated while it waited never saw what it was given: it is somebody else's, at its old place.
-  if (a.control->unseen != 0 && !closing_) {
+  if (a.control->unseen != 0 && !closing_ && !MutantIs(Mutant::kLosesHanded)) {
     for (Attachment::Taken& each : a.taken) {
       each.packet.flags |= kCompletionDelivered;
       const bool makes =

@@ -37,6 +37,28 @@ const native: Mutant[] = (
     ['lifo-queue', 'reverses the packets of a batch', ['EX-04/getManySync']],
     ['early-close', 'says that a port is closed before the kernel let go', ['CLOSE-09']],
     ['no-fin', 'closes a handle without cancel and shutdown', ['CLOSE-07/recv-pending']],
+    ['wakes-all', 'wakes every waiting thread for each packet', ['CONC-01/one-leaves']],
+    ['fifo-waiters', 'releases the thread that has waited longest', ['CONC-01/getSync', 'CONC-01/one-thread']],
+    [
+      'gives-away',
+      'gives a thread’s place to another before the thread itself looks for the next packet',
+      ['CONC-04/getSync', 'CONC-08/next-get'],
+    ],
+    ['forgets-place', 'keeps the place of a thread that detaches or ends', ['CONC-07/detach', 'CONC-07/exit']],
+    [
+      'counts-blocked',
+      'counts a thread that blocks, declared or not',
+      ['CONC-05/computing', 'CONC-06/futex', 'CONC-06/event-loop'],
+    ],
+    ['missed-post', 'misses a post between a waiter’s last look and its sleep', ['POST-03/no-miss-blocking']],
+    ['null-does-not-count', 'frees the place of a thread whose get returned nothing', ['CONC-08/null', 'CONC-08/next-get']],
+    ['loses-handed', 'drops what was handed to a thread that is terminated before it saw it', ['THREAD-05/waiting']],
+    ['closes-with-creator', 'closes the port with the thread that created it', ['THREAD-08/terminate', 'THREAD-08/detach']],
+    ['ignores-limit', 'lets any number of threads run', ['CONC-02/getSync', 'CONC-03/2', 'CONC-03/reaches-2']],
+    ['loops-first', 'wakes event loops before it releases blocked threads', ['CONC-01/blocked-first']],
+    ['cancels-all-of-thread', 'cancels all that a thread has started when it ends', ['THREAD-04/terminate']],
+    ['job-never-ends', 'keeps the place of an event loop whose job has ended', ['CONC-09/get', 'CONC-09/dispatch']],
+    ['any-secret', 'attaches with any secret', ['THREAD-07/secret']],
   ] as const
 ).map(([name, about, named]) => ({
   name,
@@ -48,8 +70,8 @@ const native: Mutant[] = (
 const exactly = (ids: readonly string[]): RegExp => new RegExp(`^(${ids.join('|')})$`);
 
 describe.each([
-  ['that wrap the port', wrapped, 15],
-  ['in native code', native, 5],
+  ['that wrap the port', wrapped, 45],
+  ['in native code', native, 19],
 ] as const)('mutants %s', (_, mutants, least) => {
   test(`there are at least ${least}`, () => {
     expect(mutants.length).toBeGreaterThanOrEqual(least);

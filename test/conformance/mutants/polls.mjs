@@ -1,7 +1,7 @@
 import { wrap } from './wrap.mjs';
 
 export const mutant = {
-  about: 'looks for packets every 50 ms in place of waiting',
+  about: 'looks for packets every 200 ms in place of waiting',
   cases: ['GET-04/threads-getSync', 'CONC-01/getSync'],
 };
 
@@ -16,7 +16,7 @@ export default wrap({
           const packet = super.getSync(0);
           const left = end - performance.now();
           if (packet !== null || left <= 0) return packet;
-          Atomics.wait(cell, 0, 0, Math.min(50, left));
+          Atomics.wait(cell, 0, 0, Math.min(200, left));
         }
       }
     },

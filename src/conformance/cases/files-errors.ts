@@ -389,7 +389,7 @@ const foreign: ConformanceCase[] = [
         const { file, error } = open(t, port, name, 'r');
         t.equal(error, null, `the error of opening ${name}`);
         if (file?.key === undefined) port.associate(t.some(file, name), 1);
-        moved(t, port, t.some(file, name).read(new Uint8Array(8), { position: 0 }), bytes, `a read of ${name}`);
+        moved(t, port, t.some(file, name).read(t.room(8), { position: 0 }), bytes, `a read of ${name}`);
       }
       // Where this machine has one that this process may open.
       let log: number;

@@ -95,6 +95,7 @@ export const cases: readonly ConformanceCase[] = [
   {
     id: 'BUF-02/no-memory',
     clause: 'BUF-02',
+    notShared: reasons.heap,
     title: 'a buffer for whose copy there is no memory is refused with ENOMEM, and nothing of it stays behind',
     reference: 'ERROR_NOT_ENOUGH_MEMORY fails the call; a request that was not started has no packet and keeps no buffer',
     needs: ['linux', 'proc'],
@@ -229,6 +230,7 @@ export const cases: readonly ConformanceCase[] = [
   {
     id: 'BUF-02/in-place',
     clause: 'BUF-02',
+    notShared: 'a start on a shared port submits before it returns, so what is written behind it comes too late',
     title:
       'arena and SharedArrayBuffer views are used in place: a write takes what is there when it runs; others are copied at the start',
     reference: owned,

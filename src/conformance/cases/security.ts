@@ -3,6 +3,7 @@
 
 import { createHook } from 'node:async_hooks';
 import * as fs from 'node:fs';
+import { reasons } from '../support/shared.js';
 import type { ConformanceCase, FileHandle } from '../types.js';
 import { variants } from '../variants.js';
 import { childAnswer } from './buffers.js';
@@ -54,6 +55,7 @@ export const cases: readonly ConformanceCase[] = [
     {
       clause: 'SEC-02',
       title: 'code that a script gets to run in the middle of a start, and that starts others, has no part in that one’s memory',
+      notShared: reasons.heap,
       reference: 'What a driver has captured doesn’t change any more; here a script can change what its own language says',
     },
     {

@@ -228,7 +228,7 @@ static Register ends_many("queue/ends-many", "a hundred thousand operations of o
                               slots.push_back(test.Start(Opcode::kRecv, *socket, 0, 64));
                             test.Submit();
                             for (size_t i = slots.size(); i-- > slots.size() / 2;) CHECK(test.Cancel(slots[i]));
-                            test.port().CloseHandle(*socket, false);
+                            test.Close(*socket, false);
                             std::set<uint32_t> ended;
                             for (const CompletionEntry& packet : test.GetExactly(options.max_operations)) {
                               CHECK_EQ(packet.status, kCanceled);

@@ -105,6 +105,7 @@ class Member {
       Hear();
       std::vector<CompletionEntry> packets(count);
       if (count > 0) {
+        control().unseen = 0;  // as JavaScript does with what it looks at
         std::memcpy(packets.data(), block_.span().data() + kControlBytes + kSubmissionsMax * kEntryBytes, count * sizeof(CompletionEntry));
         for (const CompletionEntry& packet : packets)
           if (packet.kind != 0 && (packet.flags & kCompletionForeign) == 0) Free(packet.slot, packet.next_slot_generation);

@@ -34,7 +34,12 @@ const variants = {
       UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
     },
   },
-  thread: { sanitize: 'thread', env: { TSAN_OPTIONS: 'halt_on_error=1:exitcode=99:second_deadlock_stack=1' } },
+  thread: {
+    sanitize: 'thread',
+    env: {
+      TSAN_OPTIONS: `halt_on_error=1:exitcode=99:second_deadlock_stack=1:suppressions=${join(root, 'native/test/tsan.supp')}`,
+    },
+  },
 };
 
 /** No run takes this long unless it hangs. */

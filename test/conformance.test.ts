@@ -7,7 +7,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cases, clauses, type SuiteReport } from 'completion-port/conformance';
+import { cases, clauses, runSuite, type SuiteReport } from 'completion-port/conformance';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -88,4 +88,11 @@ describe('conformance', () => {
     expect(report?.totals.pass).toBeGreaterThanOrEqual(150);
     expect(report?.totals.gated).toBe(0);
   });
+});
+
+test('a kernel whose hint of task work stays behind keeps no event loop from its packets', { timeout: 240_000 }, async () => {
+  const env = { COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_TEST_LATE_TASKRUN: '1' };
+  const report = await runSuite({ filter: /^(DISP-0\d|GET-0[1-7])\/?/, scale: 0.1, env });
+  expect(report.cases.length).toBeGreaterThan(50);
+  expect(report.cases.filter((entry) => entry.verdict !== 'pass')).toEqual([]);
 });

@@ -125,14 +125,15 @@ uint32_t Port::EnterPrivate(Attachment& a) {
       c.enter_error = Flush(true);
     }
     c.completions = Fill(a, max, flags);
-    if ((flags & kEnterArm) != 0 && c.completions == 0 && !closing_) {
+    // Nobody sleeps over what is queued and wanted, even where this call takes none of it (max_packets 0).
+    if ((flags & kEnterArm) != 0 && c.completions == 0 && !has_queued(flags) && !closing_) {
       while (Notify(true)) {
         Notify(false);
         c.enter_error = Flush(true);
         c.completions = Fill(a, max, flags);
-        if (c.completions != 0) break;
+        if (c.completions != 0 || has_queued(flags)) break;
       }
-      a.notifying = c.completions == 0;
+      a.notifying = c.completions == 0 && !has_queued(flags);
     }
     // What reaping began (the next send of a stream, the rest of a short one) doesn't wait for the next get.
     const int error = Flush(false);

@@ -44,5 +44,10 @@ uint32_t StallMs() {
   return ms;
 }
 
+bool LateTaskrun() {
+  static const bool late = std::getenv("COMPLETION_PORT_TEST_LATE_TASKRUN") != nullptr;
+  return late;
+}
+
 }  // namespace cp
 #endif

@@ -1,6 +1,7 @@
 // Hooks of the test build (CP_TEST_BUILD); in the shipped build they are constants and cost nothing. COMPLETION_PORT_MUTANT breaks the
 // port in one named way, so that the conformance suite can be shown to notice; COMPLETION_PORT_TEST_STALL=MS makes a `sync` take that
-// long on a pool thread, where it can't be cancelled.
+// long on a pool thread, where it can't be cancelled; COMPLETION_PORT_TEST_LATE_TASKRUN=1 leaves the ring's flag for task work behind, as
+// the kernel does where the work has run before the flag is set.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +36,11 @@ enum class Mutant : uint8_t {
 #if defined(CP_TEST_BUILD)
 Mutant ActiveMutant();
 uint32_t StallMs();
+bool LateTaskrun();
 inline bool MutantIs(Mutant mutant) { return ActiveMutant() == mutant; }
 #else
 inline constexpr uint32_t StallMs() { return 0; }
+inline constexpr bool LateTaskrun() { return false; }
 inline constexpr bool MutantIs(Mutant) { return false; }
 #endif
 

@@ -351,9 +351,10 @@ void UringPort::RequestCancel(Operation& op) {
 
 // ---- reaping --------------------------------------------------------------------------------------------------------------
 
-bool UringPort::Visible() const {
-  return io_uring_cq_ready(&ring_) > 0 || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-}
+// The kernel may have more for us than is in the CQ: an enter that asks for events brings it. Only a hint: a thread that adds task work sets
+// the flag after it has added it, and where we have run that work in between, the flag stays with nothing behind it until the next time
+// (Linux, io_req_local_work_add; commit 9ffa13ff78a0 says that the work may run that early). Nobody may wait for it to go away.
+bool UringPort::Hinted() const { return (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0; }
 
 void UringPort::Reap() {
   // Bounded by what is visible now: an operation that is begun here and ends inline is for the next call.
@@ -457,7 +458,7 @@ int UringPort::Flush(bool reap) {
     if (prepared) Submit(false);
     return last_error_;
   }
-  if (prepared || (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);
+  if (prepared || Hinted()) Submit(true);
   Reap();
   return last_error_;
 }
@@ -490,7 +491,12 @@ bool UringPort::Notify(bool on) {
   if (!on) return false;
   // The kernel reads the flag after it has published a completion; we read its completions after we have set the flag.
   __sync_synchronize();  // not std::atomic_thread_fence, which TSan can't follow; the other side is the kernel anyway
-  return Visible();
+  if (LateTaskrun()) __atomic_or_fetch(ring_.sq.kflags, IORING_SQ_TASKRUN, __ATOMIC_RELAXED);
+  // What was added before the flag was set is brought by an enter, which runs at least kRunAtOnce pieces of task work (there is at most one
+  // a request); what is added after it finds the list empty, and that signals. So after so many enters a hint that is left has nothing behind it.
+  constexpr uint32_t kRunAtOnce = 16;  // Linux: IO_LOCAL_TW_DEFAULT_MAX is 20
+  for (uint32_t left = in_kernel_ / kRunAtOnce + 2; left > 0 && io_uring_cq_ready(&ring_) == 0 && Hinted(); left--) Submit(true);
+  return io_uring_cq_ready(&ring_) > 0;
 }
 
 void UringPort::ClearNotification() {
@@ -512,11 +518,10 @@ bool UringPort::Settle() {
   if (shared_) {
     if (io_uring_cq_ready(&ring_) > 0) Reap();
     // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way.
-    return on_driver() ||
-           (io_uring_cq_ready(&ring_) == 0 && (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) == 0);
+    return on_driver() || (io_uring_cq_ready(&ring_) == 0 && !Hinted());
   }
   // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.
-  if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) Submit(true);
+  if (Hinted()) Submit(true);
   if (io_uring_cq_ready(&ring_) > 0) Reap();
   return true;
 }

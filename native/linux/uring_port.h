@@ -102,7 +102,7 @@ class UringPort final : public Port {
   void EndedOpen(Operation& op, int32_t result);
   void EndedAccept(Operation& op, int32_t result);
   void DrainPool();
-  bool Visible() const;
+  bool Hinted() const;
 
   io_uring ring_{};
   bool ring_open_ = false;

@@ -97,6 +97,9 @@ function readsInto(opcode: number): boolean {
 
 export class Engine {
   readonly native: NativePort;
+  // Its two functions of the hot path by themselves: the object is a dictionary to V8, where each call would look them up by name.
+  readonly #nativeEnter: NativePort['enter'];
+  readonly #nativePost: NativePort['post'];
   readonly memory: Memory;
   readonly maxOperations: number;
   readonly shared: boolean;
@@ -192,6 +195,8 @@ export class Engine {
 
   constructor(port: NativePort, options: EngineOptions) {
     this.native = port;
+    this.#nativeEnter = port.enter;
+    this.#nativePost = port.post;
     this.maxOperations = options.maxOperations;
     this.#inverted = options.inverted;
     this.shared = options.shared;
@@ -501,7 +506,7 @@ export class Engine {
     f64[abi.POST_BYTES_F64] = bytes;
     f64[abi.POST_OPERATION_F64] = operationId;
     this.u32[abi.POST_TAG_U32] = tag;
-    this.native.post();
+    this.#nativePost();
     if (this.shared) return; // whoever waits is woken natively
     if (this.dispatch !== null || this.waiters.first !== null) this.#scheduleTurn();
   }
@@ -525,7 +530,7 @@ export class Engine {
     u32[abi.ENTER_FLAGS_U32] = flags;
     this.f64[abi.TIMEOUT_MS_F64] = timeout;
     this.staged = 0;
-    const count = this.native.enter();
+    const count = this.#nativeEnter();
     if (this.shared && ((u32[abi.RETURNED_U32] as number) > 0 || ((u32[abi.FLAGS_U32] as number) & abi.CONTROL_CLOSING) !== 0)) {
       this.#hear();
       if (this.closed) return 0; // a closing port brings no packets

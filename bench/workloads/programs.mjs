@@ -6,7 +6,7 @@ import { LineProcess, SUBJECT_CPU } from '../lib/processes.mjs';
 
 const program = (file, modes) => async (name, context) => {
   const path = join(context.root, 'bench', 'subjects', file);
-  const child = new LineProcess(process.execPath, [path, modes[name]], { cpu: SUBJECT_CPU });
+  const child = new LineProcess(process.execPath, [path, ...[modes[name]].flat()], { cpu: SUBJECT_CPU });
   try {
     const line = await child.line();
     if (line !== 'ready') throw new Error(`${child.name} printed "${line}" in place of "ready"`);
@@ -44,11 +44,11 @@ export const workloads = [
     figures: [{ subject: 'post+get', against: 'MessageChannel', bar: 0.1 }],
     start: program('posts.mjs', { 'post+get': 'port', MessageChannel: 'channel' }),
   },
-  {
-    name: 'post-threads',
-    title: 'posts to a waiting worker in bursts of 1,024, one way, against postMessage',
+  ...[1024, 4096].map((burst) => ({
+    name: `post-threads/${burst}`,
+    title: `posts to a waiting worker in bursts of ${burst.toLocaleString('en')}, one way, against postMessage`,
     unit: 'message',
     figures: [{ subject: 'post', against: 'postMessage', bar: 1 / 8 }],
-    start: program('thread_posts.mjs', { post: 'port', postMessage: 'post-message' }),
-  },
+    start: program('thread_posts.mjs', { post: ['port', '1', `${burst}`], postMessage: ['post-message', '1', `${burst}`] }),
+  })),
 ];

@@ -331,7 +331,8 @@ class Port : public LoopSource {
   bool driver_kicked_ = false;
   bool driver_ticks_ = false;
   bool stopping_ = false;
-  double next_tick_ = 0;  // of the watcher, by MonotonicMs
+  double next_tick_ = 0;    // of the watcher, by MonotonicMs
+  double ticks_until_ = 0;  // how long the driver looks every tick although nothing needs it now
   uint32_t next_attachment_ = 0;
   uint32_t leaving_ = 0;           // threads that wait for their operations to end
   uint32_t keep_attachments_ = 0;  // somebody walks through them

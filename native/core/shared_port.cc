@@ -7,7 +7,9 @@
 #include "core/port.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <span>
 
 #include "core/test_hooks.h"
 
@@ -15,14 +17,30 @@ namespace cp {
 
 namespace {
 constexpr double kForever = std::numeric_limits<double>::infinity();
+constexpr double kTicksLingerMs = 100;
 }  // namespace
 
 void Port::Unlock() {
   const bool kick = kick_wanted_ && driver_waits_ && !driver_kicked_ && !on_driver();
   if (kick) driver_kicked_ = true;
   kick_wanted_ = false;
-  std::vector<Waiters::Call> calls;
-  calls.swap(waiters_.wakes);
+  if (waiters_.wakes.empty()) {
+    mutex_.unlock();
+    if (kick) Kick();
+    return;
+  }
+  // Few without an allocation: a post that hands its packet over has one.
+  std::array<Waiters::Call, 4> few;
+  std::vector<Waiters::Call> many;
+  std::span<Waiters::Call> calls = few;
+  if (waiters_.wakes.size() > few.size()) {
+    many.swap(waiters_.wakes);
+    calls = many;
+  } else {
+    calls = calls.first(waiters_.wakes.size());
+    std::move(waiters_.wakes.begin(), waiters_.wakes.end(), calls.begin());
+    waiters_.wakes.clear();
+  }
   mutex_.unlock();
   if (kick) Kick();
   for (const Waiters::Call& call : calls) {
@@ -326,7 +344,13 @@ double Port::DriverTurn() {
       next_tick_ = now + Waiters::kTickMs;
     }
   }
-  driver_ticks_ = waiters_.NeedsTick();
+  // The need comes and goes with each burst of packets; it goes on for a while, because each beginning takes a kick.
+  if (waiters_.NeedsTick()) {
+    ticks_until_ = MonotonicMs() + kTicksLingerMs;
+    driver_ticks_ = true;
+  } else if (driver_ticks_) {
+    driver_ticks_ = MonotonicMs() < ticks_until_;
+  }
   kick_wanted_ = false;
   if (stopping_ && in_kernel_ == 0) return -1;
   if (driver_awaited_ > 0) return 0;

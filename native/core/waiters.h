@@ -28,7 +28,7 @@ class Wake {
 
   // Ends the thread's sleep, or the next one if it doesn't sleep.
   void Unpark();
-  // Sleeps until Unpark, at most timeout_ms.
+  // Sleeps until Unpark, at most timeout_ms. By its own thread only.
   void Park(double timeout_ms);
   // Wakes the thread's event loop. Several calls may come out as one.
   virtual void Notify() = 0;
@@ -37,6 +37,7 @@ class Wake {
   std::mutex mutex_;
   std::condition_variable condition_;
   bool token_ = false;
+  int yields_ = 0;  // how many times more Park yields before it sleeps
 };
 
 // What the watcher knows of a thread.
@@ -133,7 +134,7 @@ class Waiters {
   // What the port has to do once it has let go of the mutex.
   struct Call {
     std::shared_ptr<Wake> wake;
-    bool loop;
+    bool loop = false;
   };
   std::vector<Call> wakes;
 

@@ -25,6 +25,7 @@ namespace {
 
 // User data: the tag of what it is, the slot's generation, the slot.
 enum Tag : uint8_t { kTagOperation, kTagCancel, kTagLoop, kTagPool, kTagKick, kTagTimeout };
+bool IsKick(uint64_t user_data) { return static_cast<Tag>(user_data >> 56) == kTagKick; }
 uint64_t UserData(Tag tag, uint32_t generation, uint32_t slot) {
   return uint64_t{tag} << 56 | uint64_t{generation & 0xff'ffff} << 32 | slot;
 }
@@ -368,7 +369,7 @@ void UringPort::Reap() {
     const int32_t result = slot->res;
     // The driver's own call is left to it: where another thread took it before the driver's wait has begun, the driver would sleep over it,
     // and nobody calls twice (seen: a close that waited for ever).
-    if (shared_ && static_cast<Tag>(user_data >> 56) == kTagKick && !on_driver()) break;
+    if (shared_ && IsKick(user_data) && !on_driver()) break;
     io_uring_cq_advance(&ring_, 1);
     if (user_data == LIBURING_UDATA_TIMEOUT) continue;  // liburing's own wait where EXT_ARG is missing
     const auto generation = static_cast<uint32_t>(user_data >> 32 & 0xff'ffff);
@@ -517,8 +518,11 @@ void UringPort::WatchLoop(int fd) {
 bool UringPort::Settle() {
   if (shared_) {
     if (io_uring_cq_ready(&ring_) > 0) Reap();
-    // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way.
-    return on_driver() || (io_uring_cq_ready(&ring_) == 0 && !Hinted());
+    // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way. Its own call that is left to it is
+    // nothing that has finished; what stands behind that is.
+    const unsigned left = io_uring_cq_ready(&ring_);
+    const bool settled = left == 0 || (left == 1 && IsKick(ring_.cq.cqes[*ring_.cq.khead & ring_.cq.ring_mask].user_data));
+    return on_driver() || (settled && !Hinted());
   }
   // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.
   if (Hinted()) Submit(true);

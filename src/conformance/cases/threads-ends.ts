@@ -10,7 +10,11 @@ import { endThread, hows, leave } from './threads-common.js';
 const ends =
   'When a thread exits, its I/O is cancelled where it must be, each request with its packet; the port is the process’s';
 
-/** States in which a thread may be terminated. Each gets a pair of sockets of its own, and says `held` when it is there. */
+/**
+ * States in which a thread may be terminated. Each gets a pair of sockets of its own, and says `held` when it is there. Their own ports have
+ * small arenas: once one of 16 MiB has been freed, glibc takes the next from its heaps and keeps them (mallopt(3), M_MMAP_THRESHOLD), which
+ * is as much memory as THREAD-11 looks for.
+ */
 const states: Record<string, Role<{ a: number; b: number; token: PortToken }, unknown>> = {
   'blocking get': (w) => {
     w.set('held', 1);
@@ -69,14 +73,14 @@ const states: Record<string, Role<{ a: number; b: number; token: PortToken }, un
     return w.port.getSync();
   },
   'own private port': (w) => {
-    const port = w.api.CompletionPort.create({ backend: w.backend as 'io_uring' });
+    const port = w.api.CompletionPort.create({ backend: w.backend as 'io_uring', arenaBytes: 65_536 });
     w.set('held', 1);
     return port.getSync();
   },
   closing: (w) => {
     w.set('held', 1);
     for (;;) {
-      const port = w.api.CompletionPort.create({ backend: w.backend as 'io_uring', shared: true });
+      const port = w.api.CompletionPort.create({ backend: w.backend as 'io_uring', shared: true, arenaBytes: 65_536 });
       port.post(1);
       port.getSync(0);
       port.close();

@@ -156,7 +156,7 @@ export class FileHandle extends Handle {
       throw misuse(
         Error,
         'ERR_NOT_A_FILE',
-        'a FileHandle opens regular files and block devices; this is a FIFO, a terminal or a socket',
+        'a FileHandle opens regular files and block devices; this is a FIFO, a terminal, a socket or another kind of device',
       );
     }
     const detail = typeof checked === 'string' ? ` '${checked}'` : '';

@@ -218,6 +218,16 @@ describe('conformance', () => {
     expect(group.filter((pid) => fs.existsSync(`/proc/${pid}`))).toEqual([]);
     expect(fs.readdirSync(folder).filter((name) => name.startsWith('completion-port-'))).toEqual([]);
   });
+
+  test('its reader goes away, as that of `… | head` does: it is interrupted, without a stack', async () => {
+    const child = start(['conformance', '--filter', '^(GET|EX)-']);
+    const ended = finish(child);
+    child.stdout?.once('data', () => child.stdout?.destroy());
+    const { code, stderr } = await ended;
+    expect(code).toBe(130);
+    expect(stderr).toMatch(/^interrupted: \d+ of \d+ cases were done/);
+    expect(stderr).not.toMatch(/EPIPE|\n +at /);
+  });
 });
 
 /** The processes whose parent is `pid`. */

@@ -63,6 +63,14 @@ async function main(argv: string[]): Promise<number> {
   return (await load(command))(rest);
 }
 
+// Nobody reads on (`… | head`): that is an interrupt, which ends what runs and leaves nothing behind.
+let unread = false;
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  if (!unread) process.kill(process.pid, 'SIGINT');
+  unread = true;
+});
+
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { rolldown } from 'rolldown';
 import { $ } from 'zx';
 import { Failure, runMain, say } from './lib/log.mjs';
-import { addonFile, buildFolder, cliFile, distFolder, liburingFolder, root, testAddonFile } from './lib/paths.mjs';
+import { addonFile, buildFolder, cliFile, denyUringFile, distFolder, liburingFolder, root, testAddonFile } from './lib/paths.mjs';
 import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 import { buildTools, ensureTools } from './setup.mjs';
 import { isVendored, vendorLiburing } from './vendor-liburing.mjs';
@@ -21,7 +21,7 @@ const usage = `usage: npm run build -- [options]
 
 Builds the addon (build/<platform>-<arch>/) and dist/.
   --debug        assertions for debugging and symbols (CP_DEBUG_ASSERT), into the same place
-  --test-build   also the addon of the tests (build/<platform>-<arch>-test/)
+  --test-build   also the addon of the tests (build/<platform>-<arch>-test/) and their launchers (build/test/)
   --no-native    only dist/
   --no-ts        only the addon
   --force        even what is up to date
@@ -50,6 +50,21 @@ export function install(from, to) {
   const temporary = join(dirname(to), `.${basename(to)}.${process.pid}`);
   copyFileSync(from, temporary);
   renameSync(temporary, to);
+}
+
+/** The launcher of the tests that denies io_uring; one C file, and no part of the package. */
+export async function buildLauncher({ force = false } = {}) {
+  if (process.platform !== 'linux') return false;
+  const source = join(root, 'test/seccomp/deny_uring.c');
+  const print = fingerprint([source]);
+  if (!force && isFresh('deny-uring', print)) return false;
+  await ensureTools(buildTools);
+  mkdirSync(dirname(denyUringFile), { recursive: true });
+  const built =
+    await loud`${process.env.CC ?? 'cc'} -O1 -std=gnu11 -Wall -Wextra -Werror -o ${denyUringFile} ${source}`.nothrow();
+  if (built.exitCode !== 0) throw new Failure("the tests' launcher does not build; the compiler's words stand above");
+  writeStamp('deny-uring', print, [denyUringFile]);
+  return true;
 }
 
 export async function buildNative({ debug = false, testBuild = false, force = false } = {}) {
@@ -147,8 +162,9 @@ export async function buildTypeScript({ force = false } = {}) {
 /** What `npm start`, the tests and the examples rely on. */
 export async function buildAll(options = {}) {
   const native = options.native === false ? false : await buildNative(options);
+  const launcher = options.testBuild && options.native !== false ? await buildLauncher(options) : false;
   const ts = options.ts === false ? false : await buildTypeScript(options);
-  return native || ts;
+  return native || launcher || ts;
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {

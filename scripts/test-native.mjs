@@ -1,5 +1,5 @@
 // npm run test:native: builds native/test (core and backend without Node) under AddressSanitizer with
-// UndefinedBehaviorSanitizer and under ThreadSanitizer, and runs both; and checks the model of the packet queue.
+// UndefinedBehaviorSanitizer and under ThreadSanitizer, and runs both on each backend; and checks the model of the packet queue.
 //
 //   npm run test:native -- [--only address|thread|model] [--seed N] [--scale X]
 
@@ -55,8 +55,13 @@ async function build(name) {
 }
 
 /** Runs the program with its output passed on, and reads its closing line `N passed, N failed`. */
-async function runProgram(name, program, args) {
-  const { reason, tail } = await run(program, args, { env: variants[name].env, limitMs: runLimitMs, stdout: process.stderr });
+async function runProgram(name, program, backend, args) {
+  say(`native/${name} on ${backend}`);
+  const { reason, tail } = await run(program, ['--backend', backend, ...args], {
+    env: variants[name].env,
+    limitMs: runLimitMs,
+    stdout: process.stderr,
+  });
   const counts = [...tail.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
   const passed = counts ? Number(counts[1]) : 0;
   const failed = counts ? Number(counts[2]) : 0;
@@ -65,11 +70,24 @@ async function runProgram(name, program, args) {
   return { name, passed, failed: failed === 0 && wrong !== null ? 1 : failed, reason: wrong };
 }
 
+/** Builds once, runs each backend, and adds up. */
+async function runBackends(name, args) {
+  const program = await build(name);
+  const sum = { name, passed: 0, failed: 0, reason: null };
+  for (const backend of ['io_uring', 'epoll']) {
+    const { passed, failed, reason } = await runProgram(name, program, backend, args);
+    sum.passed += passed;
+    sum.failed += failed;
+    sum.reason ??= reason === null ? null : `${backend}: ${reason}`;
+  }
+  return sum;
+}
+
 /** Name → what runs it; resolves to `{ name, passed, failed, reason }`. */
 const runs = {
   model: () => checkModel(),
-  address: async (args) => runProgram('address', await build('address'), args),
-  thread: async (args) => runProgram('thread', await build('thread'), args),
+  address: (args) => runBackends('address', args),
+  thread: (args) => runBackends('thread', args),
 };
 
 export async function testNative({ only, seed, scale } = {}) {

@@ -34,7 +34,7 @@ import {
 } from './primordials.js';
 import { leaveSignal, reasonOf } from './signals.js';
 import { Slot } from './slot.js';
-import { canceledError, detachedError, errorOfStatus, ringError } from './status.js';
+import { canceledError, detachedError, errorOfStatus, queueError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
 
 /** Packets that one enter brings for the event loop: microtasks run after each such batch. */
@@ -550,7 +550,7 @@ export class Engine {
     this.#count = count;
     if (count === 0) {
       const error = this.i32[abi.ENTER_ERROR_I32] as number;
-      if (error < 0) throw ringError(error);
+      if (error < 0) throw queueError(error, this.native.name);
     }
     return count;
   }

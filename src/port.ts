@@ -30,10 +30,13 @@ const ARENA_STEP = 64 * 2 ** 10;
 const RING_MIN = 8;
 const RING_MAX = 4096;
 const RING_DEFAULT = 1024;
-const ENOMEM = 12;
+/** What a port lacks on any backend: none is fallen back to for want of it. The numbers are the same on every POSIX system. */
+const SCARCE: Readonly<Record<number, 'ENOMEM' | 'ENFILE' | 'EMFILE'>> = { 12: 'ENOMEM', 23: 'ENFILE', 24: 'EMFILE' };
 const INFINITE = Number.POSITIVE_INFINITY;
 
 const backendNames: readonly string[] = ['io_uring', 'epoll', 'kqueue', 'iocp'];
+/** What 'auto' tries, the best first. */
+const automatic: readonly string[] = ['io_uring', 'epoll'];
 
 /** Options of CompletionPort.create. */
 export interface CreateOptions {
@@ -167,19 +170,20 @@ function disabledFeatures(): string {
   return process.versions.bun === undefined ? wanted : `${wanted},uv_poll`;
 }
 
-function chooseBackend(given: unknown): { name: string; explicit: boolean } {
+/** The names to try, in their order; more than one is a choice of ours. */
+function chooseBackends(given: unknown): readonly string[] {
   if (given !== undefined && given !== 'auto') {
     if (typeof given !== 'string') throw wrongType('options.backend', 'a string', given);
     if (!backendNames.includes(given))
       throw wrongValue('options.backend', `must be 'auto', 'io_uring', 'epoll', 'kqueue' or 'iocp', but is '${given}'`);
-    return { name: given, explicit: true };
+    return [given];
   }
   const wanted = process.env.COMPLETION_PORT_BACKEND;
-  if (wanted === undefined || wanted === '' || wanted === 'auto') return { name: 'io_uring', explicit: false };
+  if (wanted === undefined || wanted === '' || wanted === 'auto') return automatic;
   if (!backendNames.includes(wanted)) {
     throw wrongValue('COMPLETION_PORT_BACKEND', `must be 'auto', 'io_uring', 'epoll', 'kqueue' or 'iocp', but is '${wanted}'`);
   }
-  return { name: wanted, explicit: true };
+  return [wanted];
 }
 
 function newArena(bytes: number): SharedArrayBuffer {
@@ -201,7 +205,7 @@ function openBackend(
   options: CreateOptions,
   concurrency: number,
   shared: boolean,
-): { engine: Engine; concurrency: number; maxOperations: number } {
+): { engine: Engine; concurrency: number; maxOperations: number; fallbackReason: string | undefined } {
   const maxOperations =
     options.maxOperations === undefined
       ? OPERATIONS_DEFAULT
@@ -217,34 +221,44 @@ function openBackend(
   if (shared && eventLoop === 'inverted') {
     throw misuse(Error, 'ERR_NOT_SUPPORTED', "an inverted event loop waits in a ring of its own thread's: not on a shared port");
   }
-  const { name, explicit } = chooseBackend(options.backend);
-  if (name !== 'io_uring') throw unavailable(`the backend ${name} is not built yet; io_uring is the only one`);
+  const names = chooseBackends(options.backend);
   const arena = newArena(Math.ceil(arenaBytes / ARENA_STEP) * ARENA_STEP);
   const arenaView = new Uint8Array(arena);
   const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
-  const port = native.createPort(new Uint8Array(control), arenaView, {
-    backend: name,
-    maxOperations,
-    ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
-    concurrency,
-    inverted: eventLoop === 'inverted',
-    shared,
-    disable: disabledFeatures(),
-  });
-  if ('error' in port) {
+  const refused: string[] = [];
+  for (const name of names) {
+    const port = native.createPort(new Uint8Array(control), arenaView, {
+      backend: name,
+      maxOperations,
+      ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
+      concurrency,
+      inverted: eventLoop === 'inverted',
+      shared,
+      disable: disabledFeatures(),
+    });
+    if (!('error' in port)) {
+      const engine = new Engine(port, {
+        maxOperations,
+        arena,
+        arenaView,
+        control,
+        inverted: port.features.inverted === true,
+        shared,
+      });
+      return { engine, concurrency, maxOperations, fallbackReason: refused.length === 0 ? undefined : refused.join('; ') };
+    }
     const { errno, reason } = port.error;
-    if (Math.abs(errno) === ENOMEM) throw misuse(Error, 'ENOMEM', `no memory for the port: ${reason}`);
-    throw unavailable(
-      explicit
-        ? `the backend ${name} can't be used here: ${reason}`
-        : `io_uring can't be used here (${reason}), and no other backend is built yet`,
-    );
+    const scarce = SCARCE[Math.abs(errno)];
+    if (scarce !== undefined) {
+      throw misuse(Error, scarce, `no ${scarce === 'ENOMEM' ? 'memory' : 'descriptor'} for the port: ${reason}`);
+    }
+    refused.push(`${name} can't be used here: ${reason}`);
   }
-  return {
-    engine: new Engine(port, { maxOperations, arena, arenaView, control, inverted: port.features.inverted === true, shared }),
-    concurrency,
-    maxOperations,
-  };
+  throw unavailable(
+    names.length === 1
+      ? `the backend ${refused[0]}`
+      : `no backend works here, so there is no other backend to fall back to: ${refused.join('; ')}`,
+  );
 }
 
 let engineOf: (port: CompletionPort) => Engine;
@@ -402,11 +416,21 @@ export class CompletionPort<C = unknown> {
     };
   }
 
-  private constructor(engine: Engine, concurrency: number, maxOperations: number, token: PortToken | null) {
+  private constructor(
+    engine: Engine,
+    concurrency: number,
+    maxOperations: number,
+    token: PortToken | null,
+    fallbackReason?: string,
+  ) {
     if (!(engine instanceof Engine)) throw illegalConstructor('use CompletionPort.create');
     this.#engine = engine;
     const { name, features } = engine.native;
-    this.backend = Object.freeze({ name, features: Object.freeze({ ...features }) });
+    this.backend = Object.freeze({
+      name,
+      features: Object.freeze({ ...features }),
+      ...(fallbackReason === undefined ? {} : { fallbackReason }),
+    });
     this.concurrency = concurrency;
     this.maxOperations = maxOperations;
     this.shared = engine.shared;
@@ -427,7 +451,7 @@ export class CompletionPort<C = unknown> {
   /**
    * Creates a port. It holds a ring of the kernel's and the arena until it is closed.
    *
-   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM; ERR_NOT_SUPPORTED for an inverted shared port; misuse
+   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM, EMFILE, ENFILE; ERR_NOT_SUPPORTED for an inverted shared port; misuse
    */
   static create<C = unknown>(options: CreateOptions = {}): CompletionPort<C> {
     if (typeof options !== 'object' || options === null) throw wrongType('options', 'an object', options);
@@ -445,6 +469,7 @@ export class CompletionPort<C = unknown> {
       made.concurrency,
       made.maxOperations,
       words === undefined ? null : tokenOf(words, engine.memory.arena),
+      made.fallbackReason,
     );
   }
 

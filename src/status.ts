@@ -46,7 +46,9 @@ export function errorOfResult(result: number, opcode: number, syscall: string, d
   return systemError(native.errors[native.mapError(nativeCode, opcode)] ?? unknownError, nativeCode, syscall, detail);
 }
 
-/** The error that the ring itself met; the operations are untouched. */
-export function ringError(errno: number): CompletionError {
-  return errorOfResult(errno, 0, 'io_uring_enter', '');
+const waits: Readonly<Record<string, string>> = { io_uring: 'io_uring_enter', epoll: 'epoll_wait', kqueue: 'kevent' };
+
+/** The error that the OS's queue itself met; the operations are untouched. */
+export function queueError(errno: number, backend: string): CompletionError {
+  return errorOfResult(errno, 0, waits[backend] ?? backend, '');
 }

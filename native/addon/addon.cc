@@ -14,7 +14,6 @@
 #include "core/abi.h"
 #include "core/errors.h"
 #include "core/handle_table.h"
-#include "linux/uring_port.h"
 #include "posix/errors.h"
 #include "posix/files.h"
 #include "posix/sockets.h"
@@ -232,16 +231,19 @@ napi_value Probe(napi_env env, napi_callback_info info) {
   options.disable = disable;
   std::vector<std::byte> block(kBlockBytes);
   options.block = block;
-  CreateError error;
-  const auto port = UringPort::Create(options, &error);
-  napi_value features = NewObject(env);
-  if (port) {
-    for (const auto& [name, on] : port->features()) Set(env, features, name.c_str(), Boolean(env, on));
-    port->Close();
-  }
   napi_value reports = NewArray(env);
-  Set(env, reports, 0u, Report(env, "io_uring", port != nullptr, error.reason, features));
-  Set(env, reports, 1u, Report(env, "epoll", false, "this version of completion-port has no epoll backend yet", NewObject(env)));
+  const auto report = [&](uint32_t at, const char* backend) {
+    CreateError error;
+    const std::unique_ptr<Port> port = MakePort(backend, options, &error);
+    napi_value features = NewObject(env);
+    if (port) {
+      for (const auto& [name, on] : port->features()) Set(env, features, name.c_str(), Boolean(env, on));
+      port->Close();
+    }
+    Set(env, reports, at, Report(env, backend, port != nullptr, error.reason, features));
+  };
+  report(0, "io_uring");
+  report(1, "epoll");
   Set(env, reports, 2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs", NewObject(env)));
   Set(env, reports, 3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows", NewObject(env)));
   return reports;

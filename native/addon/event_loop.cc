@@ -157,16 +157,14 @@ class PlainLoop final : public EventLoop {
   }
   void Ref() override { TheUv().ref(poll_); }
   void Unref() override { TheUv().unref(poll_); }
-  void Wake() override {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(source_->notification_fd(), &one, sizeof(one));
-  }
+  void Wake() override { source_->RaiseNotification(); }
 
  private:
   static void OnPoll(UvHandle* handle, int, int) {
     auto* self = static_cast<PlainLoop*>(static_cast<UvHandles*>(handle->data)->owner);
     if (self == nullptr) return;
     self->source_->ClearNotification();
+    self->source_->Look();
     self->wake_(self->data_);  // may end `self`
   }
 
@@ -243,23 +241,23 @@ class InvertedLoop final : public EventLoop {
 class ThreadLoop final : public EventLoop {
  public:
   ~ThreadLoop() override {
-    if (stop_fd_ >= 0 && thread_.joinable()) {
-      const uint64_t one = 1;
-      [[maybe_unused]] const ssize_t written = write(stop_fd_, &one, sizeof(one));
+    if (control_fd_ >= 0 && thread_.joinable()) {
+      stopping_.store(true);
+      Signal();
       thread_.join();
     }
     if (function_ != nullptr) {
       shared_->loop = nullptr;
       napi_release_threadsafe_function(function_, napi_tsfn_abort);
     }
-    if (stop_fd_ >= 0) close(stop_fd_);
+    if (control_fd_ >= 0) close(control_fd_);
   }
   bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
     source_ = &source;
     wake_ = wake;
     data_ = data;
-    stop_fd_ = eventfd(0, EFD_CLOEXEC);
-    if (stop_fd_ < 0) return false;
+    control_fd_ = eventfd(0, EFD_CLOEXEC);
+    if (control_fd_ < 0) return false;
     napi_value name;
     if (napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
     shared_ = new Shared{this};
@@ -276,10 +274,7 @@ class ThreadLoop final : public EventLoop {
   }
   void Ref() override { napi_ref_threadsafe_function(env_, function_); }
   void Unref() override { napi_unref_threadsafe_function(env_, function_); }
-  void Wake() override {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(source_->notification_fd(), &one, sizeof(one));
-  }
+  void Wake() override { source_->RaiseNotification(); }
 
  private:
   struct Shared {
@@ -290,15 +285,30 @@ class ThreadLoop final : public EventLoop {
     ThreadLoop* self = static_cast<Shared*>(context)->loop;
     if (env == nullptr || self == nullptr) return;
     self->called_.store(false);
-    self->wake_(self->data_);  // may end `self`
+    self->source_->Look();
+    if (self->source_->stays_ready()) self->Signal();  // what was there has been taken: the descriptor may be waited for again
+    self->wake_(self->data_);                          // may end `self`
+  }
+  void Signal() {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(control_fd_, &one, sizeof(one));
   }
   void Run(int fd) {
+    // A descriptor that stays readable until the event loop has looked isn't waited for until then: this thread would spin.
+    bool wait = true;
     for (;;) {
-      pollfd fds[2] = {{fd, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+      pollfd fds[2] = {{wait ? fd : -1, POLLIN, 0}, {control_fd_, POLLIN, 0}};
       if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
-      if ((fds[1].revents & POLLIN) != 0) return;
+      if ((fds[1].revents & POLLIN) != 0) {
+        uint64_t count;
+        [[maybe_unused]] const ssize_t bytes = read(control_fd_, &count, sizeof(count));
+        if (stopping_.load()) return;
+        wait = true;
+        continue;
+      }
       if ((fds[0].revents & POLLIN) == 0) continue;
       source_->ClearNotification();
+      wait = !source_->stays_ready();
       if (!called_.exchange(true)) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
     }
   }
@@ -308,7 +318,8 @@ class ThreadLoop final : public EventLoop {
   Shared* shared_ = nullptr;
   std::thread thread_;
   std::atomic<bool> called_{false};
-  int stop_fd_ = -1;
+  std::atomic<bool> stopping_{false};
+  int control_fd_ = -1;
   LoopSource* source_ = nullptr;
   void (*wake_)(void*) = nullptr;
   void* data_ = nullptr;

@@ -1,14 +1,14 @@
 // The functions of a NativePort (src/native.ts). Each takes the binding from its own data pointer, so it can't be called on another object.
 #include "addon/port_binding.h"
 
-#include <string_view>
-
 #include "addon/arguments.h"
 #include "addon/values.h"
 #include "core/test_hooks.h"
+#include "posix/thread_sample.h"
 #if defined(__linux__)
-#include "linux/thread_sample.h"
+#include "linux/epoll_poller.h"
 #include "linux/uring_port.h"
+#include "posix/reactor_port.h"
 #endif
 
 namespace cp::addon {
@@ -37,19 +37,16 @@ EndedBy EndedByOf(uint32_t by) {
                                                                                                        : EndedBy::kCancel;
 }
 
-bool Contains(std::string_view list, std::string_view name) {
-  return ("," + std::string(list) + ",").find("," + std::string(name) + ",") != std::string::npos;
-}
+}  // namespace
 
 std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error) {
 #if defined(__linux__)
   if (backend == "io_uring") return UringPort::Create(options, error);
+  if (backend == "epoll") return posix::ReactorPort::Create(options, "epoll", &MakeEpollPoller, error);
 #endif
   *error = {0, "this version of completion-port has no backend '" + backend + "' for this system"};
   return nullptr;
 }
-
-}  // namespace
 
 napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   Arguments<3> arguments(env, info);
@@ -84,7 +81,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
     notifier = posix::LoopNotifier::Create();
     if (!notifier) error = {EMFILE, "too many open files: close some or raise the limit (ulimit -n)"};
   }
-  const bool no_uv = Contains(options.disable, "uv_poll") || !EventLoop::HasUv(env);
+  const bool no_uv = IsDisabled(options.disable, "uv_poll") || !EventLoop::HasUv(env);
   std::unique_ptr<Port> port;
   if (inverted && no_uv)
     error = {0, "an inverted event loop needs Node.js's libuv, which this runtime doesn't offer"};
@@ -149,7 +146,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   Attachment* attachment = port->Attach(environment->id, block, notifier, CurrentThread());
   if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
   PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
-  binding->thread_loop_ = Contains(disable, "uv_poll") || !EventLoop::HasUv(env);
+  binding->thread_loop_ = IsDisabled(disable, "uv_poll") || !EventLoop::HasUv(env);
   binding->token_ = token;
   return binding->Functions();
 }

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <string>
 #include <unordered_map>
 
 #include "addon/environment.h"
@@ -14,6 +15,9 @@
 #include "posix/loop_notifier.h"
 
 namespace cp::addon {
+
+// A port on the backend of that name. Null: see *error.
+std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error);
 
 class PortBinding {
  public:

@@ -35,13 +35,16 @@ Handle* HandleTable::Create(uint64_t owner, HandleKind kind, OsHandle os) {
   handle.kind = kind;
   handle.os = os;
   handle.connection = Connection::kNone;
-  handle.append = handle.pollable = handle.read_shut = handle.write_shut = handle.reset_seen = false;
+  handle.append = handle.read_shut = handle.write_shut = handle.reset_seen = false;
   handle.closed = handle.associated = false;
   handle.port.store(nullptr, std::memory_order_relaxed);
   handle.key = 0;
   handle.receive_error = handle.send_error = 0;
   handle.accept_not_before = 0;
   handle.peer = {};
+  CP_ASSERT(handle.pool_jobs == 0 && handle.connecting == nullptr);
+  handle.ready = 0;
+  handle.reads_wait = false;
   handle.owner.store(owner, std::memory_order_relaxed);
   handle.generation.store(handle.last_generation, std::memory_order_release);
   return &handle;

@@ -34,7 +34,6 @@ struct Handle {
   HandleKind kind = HandleKind::kFile;
   Connection connection = Connection::kNone;
   bool append = false;
-  bool pollable = false;
   bool read_shut = false;  // we shut reading: recvs give 0 bytes
   bool write_shut = false;
   bool reset_seen = false;  // a send met the peer's reset: the recv side may not look like a clean end
@@ -54,6 +53,11 @@ struct Handle {
   uint64_t accept_not_before = 0;  // tick; a listener out of descriptors pauses (TCP-12)
   TimerNode accept_timer;
   AddressEntry peer{};  // family 0: ask the OS
+  // Of a reactor (native/posix/reactor_port.h), whatever its poller.
+  uint8_t ready = 0;                // Readiness: what isn't known to be exhausted, and what was seen of the descriptor
+  bool reads_wait = false;          // a file without reads that take only what is in memory
+  uint32_t pool_jobs = 0;           // that use the descriptor now, and keep it open
+  Operation* connecting = nullptr;  // the connect that waits for its end
 
   double id() const { return HandleId(index, last_generation); }
 };

@@ -85,6 +85,7 @@ struct Operation {
   double handle_id = 0;
   double result = 0;
   std::unique_ptr<OperationExtra> extra;
+  void* job = nullptr;  // Route::kPool: the backend's, for its cancel
 
   bool pending() const { return state == OperationState::kWaiting || state == OperationState::kKernel; }
 };

@@ -71,6 +71,19 @@ double MonotonicMs() {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
 
+bool IsDisabled(std::string_view list, std::string_view name) {
+  while (!list.empty()) {
+    const size_t comma = list.find(',');
+    std::string_view item = list.substr(0, comma);
+    while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
+    while (!item.empty() && item.back() == ' ') item.remove_suffix(1);
+    if (item == name) return true;
+    if (comma == std::string_view::npos) break;
+    list.remove_prefix(comma + 1);
+  }
+  return false;
+}
+
 Port::Port(const PortOptions& options)
     : shared_(options.shared), options_(options), arena_(options.arena.size()), timers_(NowTick()), waiters_(queue_, options.concurrency) {
   memory_.push_back({options.arena.data(), options.arena.size(), 0, true, nullptr});
@@ -172,6 +185,13 @@ void Port::DriveLoop(double timeout_ms) {
     Flush(true);
   if (!timers_.empty()) RunTimers();
   Flush(false);
+}
+
+// What a thread of a shared port hands over with another call is under way as well.
+void Port::IngestStaged(Attachment& a) {
+  if (a.control->submit_count == 0) return;
+  Ingest(a);
+  if (shared_) Flush(false);
 }
 
 void Port::Ingest(Attachment& a) {
@@ -403,7 +423,7 @@ bool Port::Open(Attachment& a, uint32_t slot, uint32_t generation, std::string_v
                 double timeout_ms, double operation_id, uint32_t entry_flags) {
   Lock lock(*this);
   if (closing_) return false;
-  if (a.control->submit_count != 0) Ingest(a);
+  IngestStaged(a);
   a.control->refusal = kRefusalNone;
   if (shared_ && in_flight_ >= options_.max_operations) {
     a.control->refusal = kRefusalFull;
@@ -430,6 +450,7 @@ bool Port::Open(Attachment& a, uint32_t slot, uint32_t generation, std::string_v
     kick_wanted_ = true;
   }
   Begin(*op);
+  if (shared_) Flush(false);
   return true;
 }
 
@@ -696,7 +717,7 @@ bool Port::Post(Attachment& a) {
   Lock lock(*this);
   if (closing_) return false;
   const Control& c = *a.control;
-  if (c.submit_count != 0) Ingest(a);
+  IngestStaged(a);
   if (!Settle()) {
     WaitForDriver(lock);
     if (closing_) return false;
@@ -807,7 +828,7 @@ void Port::DropPacket(const CompletionEntry& entry) {
 
 bool Port::Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by) {
   Lock lock(*this);
-  if (a.control->submit_count != 0) Ingest(a);
+  IngestStaged(a);
   Operation* op = a.operations.Peek(slot, generation);
   if (op == nullptr || !op->pending() || closing_) return false;
   CancelOne(*op, by);
@@ -817,7 +838,7 @@ bool Port::Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by)
 
 int64_t Port::CancelHandle(Attachment& a, uint32_t index, uint32_t generation, EndedBy by) {
   Lock lock(*this);
-  if (a.control->submit_count != 0) Ingest(a);
+  IngestStaged(a);
   Handle* found = FindHandle(index, generation);
   if (found == nullptr) return -1;
   Handle& handle = *found;
@@ -886,7 +907,7 @@ void Port::Detach(Handle& handle) {
 
 bool Port::CloseHandle(Attachment& a, uint32_t index, uint32_t generation, bool reset) {
   Lock lock(*this);
-  if (!closing_ && a.control->submit_count != 0) Ingest(a);
+  if (!closing_) IngestStaged(a);
   Handle* handle = FindHandle(index, generation);
   if (handle == nullptr) return false;
   Shut(*handle, reset, &lock);

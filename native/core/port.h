@@ -46,6 +46,9 @@ struct PortOptions {
   std::span<std::byte> arena;
 };
 
+// True where COMPLETION_PORT_DISABLE's list, comma-separated names of features, has this one.
+bool IsDisabled(std::string_view list, std::string_view name);
+
 // A failure to make a port: what the OS said and what is likely behind it.
 struct CreateError {
   int32_t native_code = 0;
@@ -64,7 +67,14 @@ class LoopSource {
   virtual ~LoopSource() = default;
   // A descriptor that becomes readable when packets may have come.
   virtual int notification_fd() const = 0;
+  // By whoever waits for the descriptor, on any thread.
   virtual void ClearNotification() = 0;
+  // On the thread of the event loop, before it looks for packets.
+  virtual void Look() {}
+  // The descriptor is readable for as long as there is something, until Look has taken it.
+  virtual bool stays_ready() const { return false; }
+  // Makes the descriptor readable.
+  virtual void RaiseNotification() = 0;
 };
 
 class Port : public LoopSource {
@@ -301,6 +311,7 @@ class Port : public LoopSource {
   int Bind(Handle& handle, double key);
   void TellOfEnd(Attachment& home, bool internal);
   void Ingest(Attachment& a);
+  void IngestStaged(Attachment& a);
   uint32_t Fill(Attachment& a, uint32_t max, uint32_t flags);
   void PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry);
   Operation* Claim(Attachment& a, uint32_t slot, uint32_t generation, Opcode kind, uint32_t flags, double operation_id);

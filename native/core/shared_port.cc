@@ -62,7 +62,7 @@ uint32_t Port::EnterShared(Attachment& a) {
   c.refusal = kRefusalNone;
   Lock lock(*this);
   if (closing_) c.submit_count = 0;
-  if (c.submit_count != 0) Ingest(a);
+  IngestStaged(a);
   if ((flags & kEnterArm) != 0) a.watches_idle = true;
   uint32_t count = 0;
   if ((flags & kEnterSubmitOnly) == 0 && !closing_) count = TakeShared(a, flags, max, timeout, lock);

@@ -1,6 +1,6 @@
 // Reads /proc/self/task/TID/stat and schedstat (proc(5)). The state alone would take a thread that stands in the way of a garbage collection
 // for a blocked one; two equal counts of turns on a processor, a tick apart, say that it has not run between.
-#include "linux/thread_sample.h"
+#include "posix/thread_sample.h"
 
 #include <fcntl.h>
 #include <sys/syscall.h>

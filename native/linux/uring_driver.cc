@@ -1,14 +1,11 @@
-// The driver of a shared port on io_uring: the thread that made the ring, submits what any thread has prepared, and waits in it. It ends
+// The driver of a shared port on io_uring: the thread that made the ring (IORING_SETUP_SINGLE_ISSUER binds it to its maker), submits what any thread has prepared, and waits in it. It ends
 // when the port is stopped and the kernel has let go of everything.
-#include <pthread.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
 #include <cerrno>
 #include <cmath>
-#include <semaphore>
 
-#include "linux/thread_sample.h"
 #include "linux/uring_port.h"
 
 namespace cp {
@@ -30,49 +27,7 @@ __kernel_timespec Timespec(double ms) {
   return span;
 }
 
-struct Start {
-  UringPort* port;
-  CreateError* error;
-  bool opened = false;
-  std::binary_semaphore done{0};
-};
-
 }  // namespace
-
-// The ring is made by the thread that will submit to it (IORING_SETUP_SINGLE_ISSUER binds it to its maker).
-bool UringPort::StartDriver(CreateError* error) {
-  Start start{this, error};
-  // Signals are for the program's own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int result = pthread_create(&driver_thread_, nullptr, &UringPort::RunDriver, &start);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (result != 0) {
-    *error = {result, "the I/O thread of the port can't be started: too many threads, or no memory"};
-    return false;
-  }
-  driver_started_ = true;
-  start.done.acquire();
-  if (!start.opened) JoinDriver();
-  return start.opened;
-}
-
-void* UringPort::RunDriver(void* given) {
-  auto& start = *static_cast<Start*>(given);
-  UringPort* port = start.port;
-  pthread_setname_np(pthread_self(), "completion-port");
-  port->driver_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  const bool opened = start.opened = port->Open(start.error);
-  start.done.release();  // `start` is gone from here on
-  if (opened) port->Drive();
-  return nullptr;
-}
-
-void UringPort::JoinDriver() {
-  if (driver_started_) pthread_join(driver_thread_, nullptr);
-  driver_started_ = false;
-}
 
 void UringPort::Drive() {
   std::vector<int> closing;
@@ -146,11 +101,6 @@ void UringPort::DriveOnce(unsigned submit, double wait_ms) {
   nanosleep(&pause, nullptr);
 }
 
-void UringPort::Kick() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof(one));
-}
-
-ThreadSample UringPort::SampleThread(uint64_t thread) { return SampleThreadState(thread); }
+void UringPort::Kick() { RaiseNotification(); }
 
 }  // namespace cp

@@ -150,34 +150,16 @@ bool UringPort::MakeRoom(Operation& op) {
     case Opcode::kReadv:
     case Opcode::kWritev:
     case Opcode::kSendv:
-      return op.extra->os_vector.size() > 0 || op.extra->os_vector.Reset(op.extra->segments.size() * sizeof(iovec));
+      return MakeVectorRoom(op);
     default:
       return true;
   }
 }
 
-// The vector behind what is done already: iovecs in the operation's own memory, valid until its end.
-uint32_t UringPort::FillVector(Operation& op) {
-  OperationExtra& extra = *op.extra;
-  auto* vector = reinterpret_cast<iovec*>(extra.os_vector.data());
-  uint32_t count = 0;
-  uint64_t skip = op.done;
-  for (const Segment& segment : extra.segments) {
-    if (skip >= segment.length) {
-      skip -= segment.length;
-      continue;
-    }
-    vector[count++] = {segment.data + skip, segment.length - static_cast<size_t>(skip)};
-    skip = 0;
-  }
-  return count;
-}
-
 void UringPort::PrepareFile(Operation& op, io_uring_sqe* sqe) {
   const int fd = op.handle != nullptr ? static_cast<int>(op.handle->os) : -1;
   const auto left = static_cast<unsigned>(op.length - op.done);
-  // In append mode the kernel takes the end of the file whatever is given (open(2), O_APPEND).
-  const uint64_t at = op.position < 0 ? 0 : static_cast<uint64_t>(op.position) + op.done;
+  const uint64_t at = FilePosition(op);
   switch (op.kind) {
     case Opcode::kRead:
       io_uring_prep_read(sqe, fd, op.data + op.done, left, at);
@@ -188,7 +170,7 @@ void UringPort::PrepareFile(Operation& op, io_uring_sqe* sqe) {
     case Opcode::kReadv:
     case Opcode::kWritev: {
       const uint32_t count = FillVector(op);
-      const auto* vector = reinterpret_cast<const iovec*>(op.extra->os_vector.data());
+      const iovec* vector = VectorOf(op);
       if (op.kind == Opcode::kReadv)
         io_uring_prep_readv(sqe, fd, vector, count, at);
       else
@@ -248,7 +230,7 @@ void UringPort::PrepareSocket(Operation& op, io_uring_sqe* sqe) {
       auto* message = reinterpret_cast<msghdr*>(op.extra->os);
       *message = {};
       message->msg_iovlen = FillVector(op);
-      message->msg_iov = reinterpret_cast<iovec*>(op.extra->os_vector.data());
+      message->msg_iov = VectorOf(op);
       io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL | MSG_WAITALL);
       break;
     }
@@ -276,26 +258,14 @@ bool UringPort::BeginOnPool(Operation& op) {
     Report(op, {0, error});
     return true;
   }
-  const Opcode kind = op.kind;
-  const int64_t position = op.position;
+  posix::FileRequest request;
+  request.kind = op.kind;
+  request.fd = fd;
+  request.position = op.position;
   const uint64_t user_data = UserData(kTagOperation, op.generation, SlotOf(op));
-  const bool queued = posix::RunOnPool([channel = pool_, fd, kind, position, user_data] {
-    Outcome outcome;
-    struct stat info;
-    if (StallMs() > 0 && kind == Opcode::kSync) {
-      const timespec stall = {StallMs() / 1000, static_cast<long>(StallMs() % 1000) * 1'000'000};
-      nanosleep(&stall, nullptr);
-    }
-    int result = 0;
-    if (kind == Opcode::kTruncate)
-      result = ftruncate(fd, position);
-    else if (kind == Opcode::kSync)
-      result = fsync(fd);
-    else
-      result = fstat(fd, &info);
-    outcome.native_code = result == 0 ? 0 : errno;
-    if (kind == Opcode::kSize && result == 0) outcome.result = info.st_size;
-    close(fd);
+  const bool queued = posix::RunOnPool([channel = pool_, request, user_data] {
+    const Outcome outcome = posix::Perform(request);
+    close(request.fd);
     std::lock_guard lock(channel->mutex);
     channel->done.emplace_back(user_data, outcome);
     const uint64_t one = 1;
@@ -405,7 +375,7 @@ void UringPort::Reap() {
 }
 
 void UringPort::Ended(Operation& op, int32_t result) {
-  if (op.kind == Opcode::kOpen) return EndedOpen(op, result);
+  if (op.kind == Opcode::kOpen) return EndedOpen(op, result, false);
   if (op.kind == Opcode::kAccept) return EndedAccept(op, result);
   Outcome outcome;
   if (result < 0) {
@@ -424,16 +394,6 @@ void UringPort::Ended(Operation& op, int32_t result) {
     outcome.result = result;
   }
   Report(op, outcome);
-}
-
-void UringPort::EndedOpen(Operation& op, int32_t result) {
-  op.state = OperationState::kWaiting;
-  int verdict = result < 0 ? posix::OpenError(-result) : posix::Classify(result);
-  if (verdict == 0) return CompleteWithHandle(op, HandleKind::kFile, result, nullptr, (op.extra->open_flags & O_APPEND) != 0);
-  if (result >= 0) close(result);
-  if (verdict == posix::kNotAFile) return Complete(op, Status::kERR_NOT_A_FILE, 0);
-  if (verdict == posix::kIsDirectory) verdict = -EISDIR;
-  Report(op, {0, -verdict});
 }
 
 void UringPort::EndedAccept(Operation& op, int32_t result) {
@@ -506,6 +466,11 @@ void UringPort::ClearNotification() {
   [[maybe_unused]] const ssize_t bytes = read(event_fd_, &count, sizeof(count));
 }
 
+void UringPort::RaiseNotification() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof(one));
+}
+
 void UringPort::WatchLoop(int fd) {
   if (loop_watched_) return;
   io_uring_sqe* sqe = TakeSqe();
@@ -540,11 +505,7 @@ int UringPort::BindHandle(Handle&) { return 0; }
 
 void UringPort::ReleaseHandle(Handle& handle, bool busy, bool reset) {
   const int fd = static_cast<int>(handle.os);
-  if (handle.kind == HandleKind::kSocket && reset) {
-    // close(2) of a socket with a zero linger time sends a reset (socket(7), SO_LINGER).
-    const linger now = {1, 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  }
+  if (handle.kind == HandleKind::kSocket && reset) LingerNot(fd);
   // A request that is still with the kernel holds the file, and close alone would send nothing (seen on 6.18).
   if (busy && handle.kind != HandleKind::kFile) shutdown(fd, SHUT_RDWR);
   // An entry that the kernel didn't take yet (it lacked memory) names the descriptor's number, which must not become somebody else's.
@@ -554,27 +515,7 @@ void UringPort::ReleaseHandle(Handle& handle, bool busy, bool reset) {
     close(fd);
 }
 
-void UringPort::CloseOs(HandleKind, OsHandle os) { close(static_cast<int>(os)); }
-
-void UringPort::ShutdownDirection(Handle& handle, int how, Outcome& outcome) {
-  const int direction = how == 0 ? SHUT_WR : how == 1 ? SHUT_RD : SHUT_RDWR;
-  if (shutdown(static_cast<int>(handle.os), direction) != 0) outcome.native_code = errno;
-}
-
-// ---- errors, figures ------------------------------------------------------------------------------------------------------
-
-Status UringPort::MapError(int32_t code) const { return posix::MapErrno(code); }
-bool UringPort::Transient(int32_t code) const { return code == EINTR || code == EAGAIN; }
-bool UringPort::IsCanceled(int32_t code) const { return code == ECANCELED || code == EINTR; }
-bool UringPort::IsReset(int32_t code) const { return code == ECONNRESET; }
-bool UringPort::IsStreamFatal(int32_t code) const { return posix::IsStreamFatal(code); }
-bool UringPort::IsOutOfDescriptors(int32_t code) const { return code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM; }
-bool UringPort::IsAborted(int32_t code) const { return code == ECONNABORTED; }
-int32_t UringPort::CanceledCode() const { return ECANCELED; }
-int32_t UringPort::NotConnectedCode() const { return ENOTCONN; }
-int32_t UringPort::ResetCode() const { return ECONNRESET; }
-int32_t UringPort::InvalidCode() const { return EINVAL; }
-int32_t UringPort::BadHandleCode() const { return EBADF; }
+// ---- figures --------------------------------------------------------------------------------------------------------------
 
 void UringPort::BackendStats(Control& control) {
   control.stats[kStatEnters] = static_cast<double>(enters_);

@@ -12,9 +12,8 @@
 #include <vector>
 
 #include <liburing.h>
-#include <pthread.h>
 
-#include "core/port.h"
+#include "posix/posix_port.h"
 
 namespace cp {
 
@@ -28,7 +27,7 @@ struct UringFeatures {
   bool ftruncate = false;      // IORING_OP_FTRUNCATE, 6.9
 };
 
-class UringPort final : public Port {
+class UringPort final : public posix::PosixPort {
  public:
   // Null: see *error.
   static std::unique_ptr<UringPort> Create(const PortOptions& options, CreateError* error);
@@ -38,6 +37,7 @@ class UringPort final : public Port {
   std::vector<std::pair<std::string, bool>> features() const override;
   int notification_fd() const override { return event_fd_; }
   void ClearNotification() override;
+  void RaiseNotification() override;
   void WatchLoop(int fd) override;
 
  protected:
@@ -49,25 +49,9 @@ class UringPort final : public Port {
   bool Notify(bool on) override;
   bool Settle() override;
   void Kick() override;
-  ThreadSample SampleThread(uint64_t thread) override;
-  void JoinDriver() override;
   int BindHandle(Handle& handle) override;
   void ReleaseHandle(Handle& handle, bool busy, bool reset) override;
-  void CloseOs(HandleKind kind, OsHandle os) override;
-  void ShutdownDirection(Handle& handle, int how, Outcome& outcome) override;
   void Finish() override;
-  Status MapError(int32_t native_code) const override;
-  bool Transient(int32_t native_code) const override;
-  bool IsCanceled(int32_t native_code) const override;
-  bool IsReset(int32_t native_code) const override;
-  bool IsStreamFatal(int32_t native_code) const override;
-  bool IsOutOfDescriptors(int32_t native_code) const override;
-  bool IsAborted(int32_t native_code) const override;
-  int32_t CanceledCode() const override;
-  int32_t NotConnectedCode() const override;
-  int32_t ResetCode() const override;
-  int32_t InvalidCode() const override;
-  int32_t BadHandleCode() const override;
   void BackendStats(Control& control) override;
 
  private:
@@ -79,11 +63,9 @@ class UringPort final : public Port {
     ~PoolChannel();
   };
 
-  explicit UringPort(const PortOptions& options) : Port(options) {}
-  bool Open(CreateError* error);
-  bool StartDriver(CreateError* error);
-  static void* RunDriver(void* start);
-  void Drive();
+  explicit UringPort(const PortOptions& options) : PosixPort(options) {}
+  bool Open(CreateError* error) override;
+  void Drive() override;
   void DriveOnce(unsigned submit, double wait_ms);
   int SetUp(const PortOptions& options);
   bool RunNop(CreateError* error);
@@ -96,10 +78,8 @@ class UringPort final : public Port {
   void PrepareFile(Operation& op, io_uring_sqe* sqe);
   void PrepareSocket(Operation& op, io_uring_sqe* sqe);
   bool MakeRoom(Operation& op);
-  uint32_t FillVector(Operation& op);
   void Reap();
   void Ended(Operation& op, int32_t result);
-  void EndedOpen(Operation& op, int32_t result);
   void EndedAccept(Operation& op, int32_t result);
   void DrainPool();
   bool Hinted() const;
@@ -108,8 +88,6 @@ class UringPort final : public Port {
   bool ring_open_ = false;
   UringFeatures features_;
   int event_fd_ = -1;  // private: tells the event loop; shared: wakes the driver
-  pthread_t driver_thread_{};
-  bool driver_started_ = false;
   bool kick_watched_ = false;
   uint64_t kicks_ = 0;                // read into, never looked at
   __kernel_timespec wait_timeout_{};  // of the driver's wait where EXT_ARG is missing

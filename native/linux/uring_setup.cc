@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <string_view>
 
 namespace cp {
 
@@ -20,19 +19,6 @@ constexpr uint32_t kCompletionFactor = 16;  // CQ entries per SQ entry: 8,192 st
 constexpr int kRequired[] = {IORING_OP_NOP,     IORING_OP_READV,  IORING_OP_WRITEV,       IORING_OP_FSYNC,   IORING_OP_POLL_ADD,
                              IORING_OP_SENDMSG, IORING_OP_ACCEPT, IORING_OP_ASYNC_CANCEL, IORING_OP_CONNECT, IORING_OP_OPENAT,
                              IORING_OP_READ,    IORING_OP_WRITE,  IORING_OP_SEND,         IORING_OP_RECV};
-
-bool Disabled(std::string_view list, std::string_view name) {
-  while (!list.empty()) {
-    const size_t comma = list.find(',');
-    std::string_view item = list.substr(0, comma);
-    while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
-    while (!item.empty() && item.back() == ' ') item.remove_suffix(1);
-    if (item == name) return true;
-    if (comma == std::string_view::npos) break;
-    list.remove_prefix(comma + 1);
-  }
-  return false;
-}
 
 int ReadSysctl() {
   FILE* file = std::fopen("/proc/sys/kernel/io_uring_disabled", "re");
@@ -71,18 +57,18 @@ std::string ExplainUringError(int32_t native_code, const char* call) {
 }
 
 std::unique_ptr<UringPort> UringPort::Create(const PortOptions& options, CreateError* error) {
-  if (Disabled(options.disable, "io_uring")) {
+  if (IsDisabled(options.disable, "io_uring")) {
     *error = {EPERM, "io_uring is switched off by COMPLETION_PORT_DISABLE"};
     return nullptr;
   }
   std::unique_ptr<UringPort> port(new UringPort(options));
-  if (!(options.shared ? port->StartDriver(error) : port->Open(error))) return nullptr;
+  if (!port->Start(error)) return nullptr;
   return port;
 }
 
 // Tries the flags from the best set to the plain ring. 0 or a negative errno.
 int UringPort::SetUp(const PortOptions& options) {
-  const auto wanted = [&](const char* name) { return !Disabled(options.disable, name); };
+  const auto wanted = [&](const char* name) { return !IsDisabled(options.disable, name); };
   const uint32_t taskrun = wanted("taskrun_flag") ? IORING_SETUP_TASKRUN_FLAG : 0;
   const uint32_t single = wanted("single_issuer") ? IORING_SETUP_SINGLE_ISSUER : 0;
   // Without the flag nobody would know that deferred work waits, so the two go together; it needs the single issuer.
@@ -125,7 +111,7 @@ bool UringPort::Open(CreateError* error) {
     return false;
   }
   features_.ext_arg = (ring_.features & IORING_FEAT_EXT_ARG) != 0;
-  if (Disabled(options_.disable, "ext_arg")) {
+  if (IsDisabled(options_.disable, "ext_arg")) {
     // liburing looks at the same bit and waits by a timeout request instead.
     ring_.features &= ~static_cast<unsigned>(IORING_FEAT_EXT_ARG);
     features_.ext_arg = false;
@@ -137,8 +123,8 @@ bool UringPort::Open(CreateError* error) {
   }
   bool complete = true;
   for (const int opcode : kRequired) complete = complete && io_uring_opcode_supported(probe, opcode) != 0;
-  features_.statx = io_uring_opcode_supported(probe, IORING_OP_STATX) != 0 && !Disabled(options_.disable, "statx");
-  features_.ftruncate = io_uring_opcode_supported(probe, IORING_OP_FTRUNCATE) != 0 && !Disabled(options_.disable, "ftruncate");
+  features_.statx = io_uring_opcode_supported(probe, IORING_OP_STATX) != 0 && !IsDisabled(options_.disable, "statx");
+  features_.ftruncate = io_uring_opcode_supported(probe, IORING_OP_FTRUNCATE) != 0 && !IsDisabled(options_.disable, "ftruncate");
   io_uring_free_probe(probe);
   if (!complete) {
     *error = {EINVAL, ExplainUringError(EINVAL, "io_uring's probe of its operations")};

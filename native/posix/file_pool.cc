@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <chrono>
 #include <condition_variable>
-#include <deque>
+#include <memory>
 #include <mutex>
 
 namespace cp::posix {
@@ -15,9 +15,27 @@ namespace {
 struct Pool {
   std::mutex mutex;
   std::condition_variable ready;
-  std::deque<std::function<void()>> jobs;
+  PoolJob* first = nullptr;
+  PoolJob* last = nullptr;
+  unsigned queued = 0;
   unsigned threads = 0;
   unsigned idle = 0;
+
+  void Push(PoolJob& job) {
+    job.previous = last;
+    job.next = nullptr;
+    (last != nullptr ? last->next : first) = &job;
+    last = &job;
+    job.queued = true;
+    queued++;
+  }
+  void Remove(PoolJob& job) {
+    (job.previous != nullptr ? job.previous->next : first) = job.next;
+    (job.next != nullptr ? job.next->previous : last) = job.previous;
+    job.previous = job.next = nullptr;
+    job.queued = false;
+    queued--;
+  }
 };
 
 Pool& ThePool() {
@@ -29,19 +47,18 @@ void* Work(void*) {
   Pool& pool = ThePool();
   std::unique_lock lock(pool.mutex);
   for (;;) {
-    while (pool.jobs.empty()) {
+    while (pool.first == nullptr) {
       pool.idle++;
-      const bool work = pool.ready.wait_for(lock, std::chrono::seconds(1), [&] { return !pool.jobs.empty(); });
+      const bool work = pool.ready.wait_for(lock, std::chrono::seconds(1), [&] { return pool.first != nullptr; });
       pool.idle--;
       if (work) break;
       pool.threads--;
       return nullptr;
     }
-    std::function<void()> job = std::move(pool.jobs.front());
-    pool.jobs.pop_front();
+    PoolJob& job = *pool.first;
+    pool.Remove(job);
     lock.unlock();
-    job();
-    job = nullptr;
+    job.Run();  // and it may be gone
     lock.lock();
   }
 }
@@ -66,17 +83,43 @@ bool StartThread() {
 
 }  // namespace
 
-bool RunOnPool(std::function<void()> job) {
+bool Submit(PoolJob& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
-  if (pool.idle <= pool.jobs.size() && pool.threads < kThreadsMax) {
+  if (pool.idle <= pool.queued && pool.threads < kThreadsMax) {
     if (StartThread())
       pool.threads++;
     else if (pool.threads == 0)
       return false;
   }
-  pool.jobs.push_back(std::move(job));
+  pool.Push(job);
   pool.ready.notify_one();
+  return true;
+}
+
+bool Withdraw(PoolJob& job) {
+  Pool& pool = ThePool();
+  std::lock_guard lock(pool.mutex);
+  if (!job.queued) return false;
+  pool.Remove(job);
+  return true;
+}
+
+namespace {
+struct FunctionJob final : PoolJob {
+  std::function<void()> function;
+  void Run() override {
+    const std::unique_ptr<FunctionJob> self(this);
+    function();
+  }
+};
+}  // namespace
+
+bool RunOnPool(std::function<void()> function) {
+  auto job = std::make_unique<FunctionJob>();
+  job->function = std::move(function);
+  if (!Submit(*job)) return false;
+  job.release();  // it is its own from here on
   return true;
 }
 

@@ -1,11 +1,16 @@
-// See files.h. Facts: open(2), fcntl(2), inode(7).
+// See files.h. Facts: open(2), fcntl(2), inode(7), pread(2), readv(2), fsync(2).
 #include "posix/files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#if defined(__linux__)
 #include <sys/sysmacros.h>
+#endif
+#include <time.h>
 #include <unistd.h>
 #include <cerrno>
+
+#include "core/test_hooks.h"
 
 namespace cp::posix {
 
@@ -46,5 +51,86 @@ int Open(const char* path, int flags, uint32_t mode) {
   close(fd);
   return kind;
 }
+
+namespace {
+
+int Sync(int fd, bool data_only) {
+#if defined(__APPLE__)
+  // fsync(2) of macOS leaves the data in the drive's own cache; F_FULLFSYNC doesn't (fcntl(2)).
+  (void)data_only;
+  return fcntl(fd, F_FULLFSYNC) == -1 ? fsync(fd) : 0;
+#else
+  return data_only ? fdatasync(fd) : fsync(fd);
+#endif
+}
+
+// A sync that hangs, for the tests: see test_hooks.h.
+void Stall() {
+  if (StallMs() == 0) return;
+  const timespec stall = {StallMs() / 1000, static_cast<long>(StallMs() % 1000) * 1'000'000};
+  nanosleep(&stall, nullptr);
+}
+
+}  // namespace
+
+Outcome Perform(const FileRequest& request) {
+  const int fd = request.fd;
+  int64_t result = -1;
+  switch (request.kind) {
+    case Opcode::kRead:
+      result = pread(fd, request.data, request.length, request.position);
+      break;
+    case Opcode::kReadv:
+      result = preadv(fd, request.vector, request.segments, request.position);
+      break;
+    case Opcode::kWrite:
+      // pwrite(2) of POSIX would write at the position in append mode, too; Linux's doesn't (its "BUGS").
+      result = request.append ? write(fd, request.data, request.length) : pwrite(fd, request.data, request.length, request.position);
+      break;
+    case Opcode::kWritev:
+      result =
+          request.append ? writev(fd, request.vector, request.segments) : pwritev(fd, request.vector, request.segments, request.position);
+      break;
+    case Opcode::kSync:
+      Stall();
+      result = Sync(fd, false);
+      break;
+    case Opcode::kDatasync:
+      result = Sync(fd, true);
+      break;
+    case Opcode::kTruncate:
+      result = ftruncate(fd, request.position);
+      break;
+    case Opcode::kSize: {
+      struct stat info;
+      result = fstat(fd, &info);
+      if (result == 0) result = info.st_size;
+      break;
+    }
+    case Opcode::kOpen:
+      return {Open(request.path, request.open_flags, request.open_mode), 0};
+    default:
+      CP_ASSERT(!"not an operation of a file");
+  }
+  return result < 0 ? Outcome{0, errno} : Outcome{result, 0};
+}
+
+#if defined(__linux__) && defined(RWF_NOWAIT)
+int64_t ReadNow(const FileRequest& request) {
+  const iovec one = {request.data, request.length};
+  const bool vectored = request.kind == Opcode::kReadv;
+  const ssize_t result =
+      preadv2(request.fd, vectored ? request.vector : &one, vectored ? request.segments : 1, request.position, RWF_NOWAIT);
+  if (result > 0) return result;
+  // 0 isn't taken for the end: Linux 5.9 and 5.10 say it elsewhere, too (readv(2), BUGS).
+  if (result == 0) return -EAGAIN;
+  return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL ? -ENOTSUP : -errno;
+}
+
+bool HasReadNow() { return preadv2(-1, nullptr, 0, 0, RWF_NOWAIT) < 0 && errno == EBADF; }
+#else
+int64_t ReadNow(const FileRequest&) { return -ENOTSUP; }
+bool HasReadNow() { return false; }
+#endif
 
 }  // namespace cp::posix

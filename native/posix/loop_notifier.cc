@@ -14,7 +14,10 @@ std::shared_ptr<LoopNotifier> LoopNotifier::Create() {
 LoopNotifier::~LoopNotifier() { close(fd_); }
 
 void LoopNotifier::Notify() {
-  if (notified_.exchange(true)) return;
+  if (!notified_.exchange(true)) RaiseNotification();
+}
+
+void LoopNotifier::RaiseNotification() {
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
 }

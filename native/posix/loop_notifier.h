@@ -18,6 +18,7 @@ class LoopNotifier final : public Wake, public LoopSource {
   void Notify() override;
   int notification_fd() const override { return fd_; }
   void ClearNotification() override;
+  void RaiseNotification() override;
 
  private:
   explicit LoopNotifier(int fd) : fd_(fd) {}

@@ -2,6 +2,7 @@
 #include "posix/sockets.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -82,6 +83,38 @@ int Socket(int family, const AddressEntry* local) {
   const socklen_t length = ToSockaddr(*local, &storage);
   if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0) return Fail(fd);
   return fd;
+}
+
+int SetNonBlocking(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? -errno : 0;
+}
+
+int Accept(int listener, AddressEntry* peer) {
+  sockaddr_storage storage{};
+  socklen_t length = sizeof(storage);
+  auto* address = reinterpret_cast<sockaddr*>(&storage);
+#if defined(__APPLE__)
+  const int fd = accept(listener, address, &length);
+  if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return Fail(fd);
+#else
+  const int fd = accept4(listener, address, &length, SOCK_CLOEXEC);
+#endif
+  if (fd < 0) return -errno;
+  if (!FromSockaddr(storage, peer)) *peer = {};
+  return fd;
+}
+
+int ConnectResult(int fd) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return errno;
+  if (error != 0) return error;
+  // No error yet may also mean that nothing has happened yet: only a connected socket has a peer.
+  sockaddr_storage storage;
+  length = sizeof(storage);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) == 0) return 0;
+  return errno == ENOTCONN ? EINPROGRESS : errno;
 }
 
 int Address(int fd, bool peer, AddressEntry* out) {

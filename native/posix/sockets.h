@@ -9,6 +9,13 @@
 
 namespace cp::posix {
 
+// A send to a peer that is gone is an error, never SIGPIPE: by this flag (send(2)), or where it is missing by an option of the socket.
+#if defined(MSG_NOSIGNAL)
+inline constexpr int kNoSignal = MSG_NOSIGNAL;
+#else
+inline constexpr int kNoSignal = 0;
+#endif
+
 enum class SocketOption : int { kNoDelay = 1, kKeepAlive = 2, kKeepAliveSeconds = 3, kReceiveBuffer = 4, kSendBuffer = 5 };
 
 socklen_t ToSockaddr(const AddressEntry& address, sockaddr_storage* out);
@@ -18,6 +25,13 @@ bool FromSockaddr(const sockaddr_storage& in, AddressEntry* out);
 int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_only);
 // An unconnected socket, bound if `local` is given; or a negative errno.
 int Socket(int family, const AddressEntry* local);
+// The next connection of a listener that doesn't block: its descriptor, not inherited; or a negative errno. *peer's family is 0 where the address
+// isn't known.
+int Accept(int listener, AddressEntry* peer);
+// Whether the connect of a socket that doesn't block has come to its end: 0, EINPROGRESS, or the error.
+int ConnectResult(int fd);
+// 0 or a negative errno.
+int SetNonBlocking(int fd);
 // 0 or a negative errno.
 int Address(int fd, bool peer, AddressEntry* out);
 int SetOption(int fd, SocketOption option, int value);

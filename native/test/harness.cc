@@ -9,12 +9,29 @@
 
 #include <csetjmp>
 #include <limits>
+#include <string_view>
+
+#include "linux/epoll_poller.h"
+#include "linux/uring_port.h"
+#include "posix/reactor_port.h"
 
 namespace cp::test {
 
 std::vector<Case>& Cases() {
   static std::vector<Case> cases;
   return cases;
+}
+
+namespace {
+const char* the_backend = "io_uring";
+}  // namespace
+
+const char* Backend() { return the_backend; }
+void ChooseBackend(const char* name) { the_backend = name; }
+
+std::unique_ptr<Port> MakePort(const PortOptions& options, CreateError* error) {
+  if (std::string_view(the_backend) == "epoll") return posix::ReactorPort::Create(options, "epoll", &MakeEpollPoller, error);
+  return UringPort::Create(options, error);
 }
 
 Fenced::Fenced(size_t bytes) {
@@ -41,7 +58,7 @@ TestPort::TestPort(const TestPortOptions& options)
   made.block = block_.span();
   made.arena = arena_.span();
   CreateError error;
-  port_ = UringPort::Create(made, &error);
+  port_ = (options.make != nullptr ? options.make : &MakePort)(made, &error);
   if (!port_) Fail(__FILE__, __LINE__, error.reason);
   for (uint32_t slot = options.max_operations; slot > 0; slot--) free_.push_back(slot - 1);
 }

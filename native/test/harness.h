@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "core/port.h"
-#include "linux/uring_port.h"
 
 namespace cp::test {
 
@@ -48,11 +47,20 @@ struct Case {
   const char* id;
   const char* rule;
   void (*run)(const Context&);
+  const char* backend;
 };
 std::vector<Case>& Cases();
+// `backend`: the only one that the case is about; null: any.
 struct Register {
-  Register(const char* id, const char* rule, void (*run)(const Context&)) { Cases().push_back({id, rule, run}); }
+  Register(const char* id, const char* rule, void (*run)(const Context&), const char* backend = nullptr) {
+    Cases().push_back({id, rule, run, backend});
+  }
 };
+
+// The backend that this run is about, and a port on it; null: see *error.
+const char* Backend();
+std::unique_ptr<Port> MakePort(const PortOptions& options, CreateError* error);
+void ChooseBackend(const char* name);
 
 // A failed check ends its case; the program has no exceptions, so it leaves by longjmp out of the case's function.
 [[noreturn]] void Fail(const char* file, int line, const std::string& what);
@@ -91,6 +99,8 @@ struct TestPortOptions {
   size_t arena_bytes = 1 << 20;
   std::string disable;
   uint64_t owner = 1;
+  // Null: MakePort.
+  std::unique_ptr<Port> (*make)(const PortOptions& options, CreateError* error) = nullptr;
 };
 
 // A port and the JavaScript half that is missing here: slots and generations.
@@ -99,7 +109,7 @@ class TestPort {
   explicit TestPort(const TestPortOptions& options = {});
   ~TestPort();
 
-  UringPort& port() { return *port_; }
+  Port& port() { return *port_; }
   std::byte* arena() { return arena_.span().data(); }
   size_t arena_bytes() { return arena_.span().size(); }
   Control& control() { return *port_->first().control; }
@@ -127,7 +137,7 @@ class TestPort {
   uint64_t owner_;
   Fenced block_;
   Fenced arena_;
-  std::unique_ptr<UringPort> port_;
+  std::unique_ptr<Port> port_;
   std::vector<uint32_t> free_;
   std::vector<uint32_t> generations_;
 };

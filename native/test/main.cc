@@ -1,8 +1,11 @@
 // The program: runs the cases, prints one line each and a closing `N passed, N failed`.
 //
-//   cp_native_test [--filter TEXT] [--seed N] [--scale X] [--list]
+//   cp_native_test [--backend io_uring|epoll] [--filter TEXT] [--seed N] [--scale X] [--list]
+//
+// A run is about one backend; what has none (arena, queues, tables) is a part of the run on io_uring.
 #include <csetjmp>
 #include <cstdlib>
+#include <string_view>
 
 #include "test/harness.h"
 
@@ -26,6 +29,14 @@ static bool Holds(const Case& each, const Context& context) {
   return true;
 }
 
+static bool Belongs(const Case& each) {
+  const std::string_view backend = Backend(), id = each.id;
+  if (each.backend != nullptr) return backend == each.backend;
+  for (const std::string_view family : {"arena/", "operations/", "timers/model", "packets/", "handles/"})
+    if (id.substr(0, family.size()) == family) return backend == "io_uring";
+  return true;
+}
+
 static int Main(int argc, char** argv) {
   Context context;
   std::string filter;
@@ -35,21 +46,23 @@ static int Main(int argc, char** argv) {
       for (const Case& each : Cases()) std::printf("%-28s %s\n", each.id, each.rule);
       return 0;
     }
-    if (i + 1 < argc && option == "--filter") {
+    if (i + 1 < argc && option == "--backend" && (argv[i + 1] == std::string("io_uring") || argv[i + 1] == std::string("epoll"))) {
+      ChooseBackend(argv[++i]);
+    } else if (i + 1 < argc && option == "--filter") {
       filter = argv[++i];
     } else if (i + 1 < argc && option == "--seed") {
       context.seed = std::strtoull(argv[++i], nullptr, 10);
     } else if (i + 1 < argc && option == "--scale") {
       context.scale = std::strtod(argv[++i], nullptr);
     } else {
-      std::fprintf(stderr, "usage: %s [--filter TEXT] [--seed N] [--scale X] [--list]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--backend io_uring|epoll] [--filter TEXT] [--seed N] [--scale X] [--list]\n", argv[0]);
       return 2;
     }
   }
-  std::printf("seed %llu, scale %g\n", static_cast<unsigned long long>(context.seed), context.scale);
+  std::printf("%s, seed %llu, scale %g\n", Backend(), static_cast<unsigned long long>(context.seed), context.scale);
   int passed = 0, failed = 0;
   for (const Case& each : Cases()) {
-    if (std::string(each.id).find(filter) == std::string::npos) continue;
+    if (!Belongs(each) || std::string(each.id).find(filter) == std::string::npos) continue;
     const double started = MonotonicMs();
     if (Holds(each, context)) {
       passed++;

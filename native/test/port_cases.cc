@@ -1,4 +1,4 @@
-// The io_uring backend under stress: races, full queues, narrow generations, hostile entries. Races are asserted by invariants: exactly one
+// A backend under stress: races, full queues, narrow generations, hostile entries. Races are asserted by invariants: exactly one
 // packet an operation, and bytes reported are bytes taken.
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -117,12 +117,14 @@ static void CancelRecv(const Context& context, const std::string& disable) {
 }
 static Register cancel_recv("cancel/recv", "a cancel and the data race: exactly one packet, no byte lost",
                             [](const Context& context) { CancelRecv(context, ""); });
-static Register cancel_plain("cancel/recv-plain-ring", "the same on a ring without deferred task work, as before Linux 6.1",
-                             [](const Context& context) {
-                               Context tenth = context;
-                               tenth.scale /= 10;
-                               CancelRecv(tenth, "defer_taskrun,taskrun_flag,single_issuer,submit_all,ext_arg");
-                             });
+static Register cancel_plain(
+    "cancel/recv-plain-ring", "the same on a ring without deferred task work, as before Linux 6.1",
+    [](const Context& context) {
+      Context tenth = context;
+      tenth.scale /= 10;
+      CancelRecv(tenth, "defer_taskrun,taskrun_flag,single_issuer,submit_all,ext_arg");
+    },
+    "io_uring");
 
 static Register cancel_send("cancel/send", "a cancelled send reports the bytes that the peer really gets", [](const Context& context) {
   Random random(context.seed);
@@ -406,30 +408,32 @@ static Register pool("pool/fallbacks", "truncate and size without their opcodes,
   }
 });
 
-static Register pool_descriptors("pool/descriptors", "without a descriptor a job fails and says why, and the next one is done",
-                                 [](const Context&) {
-                                   TestPortOptions options;
-                                   options.disable = "ftruncate";
-                                   TestPort test(options);
-                                   Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
-                                   const auto truncate = [&](double size) {
-                                     test.Start(Opcode::kTruncate, file, 0, 0, size);
-                                     return test.GetExactly(1)[0].status;
-                                   };
-                                   std::vector<int> fill;
-                                   for (int fd = dup(0); fd >= 0; fd = dup(0)) fill.push_back(fd);
-                                   // None for the wake-up, then one for that and none for the job, then one for each.
-                                   CHECK_EQ(truncate(10), static_cast<int32_t>(Status::kEMFILE));
-                                   close(fill.back());
-                                   fill.pop_back();
-                                   CHECK_EQ(truncate(20), static_cast<int32_t>(Status::kEMFILE));
-                                   close(fill.back());
-                                   fill.pop_back();
-                                   CHECK_EQ(truncate(30), kOk);
-                                   for (const int fd : fill) close(fd);
-                                   test.Start(Opcode::kSize, file, 0, 0);
-                                   CHECK_EQ(test.GetExactly(1)[0].result, 30.0);
-                                 });
+static Register pool_descriptors(
+    "pool/descriptors", "without a descriptor a job fails and says why, and the next one is done",
+    [](const Context&) {
+      TestPortOptions options;
+      options.disable = "ftruncate";
+      TestPort test(options);
+      Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
+      const auto truncate = [&](double size) {
+        test.Start(Opcode::kTruncate, file, 0, 0, size);
+        return test.GetExactly(1)[0].status;
+      };
+      std::vector<int> fill;
+      for (int fd = dup(0); fd >= 0; fd = dup(0)) fill.push_back(fd);
+      // None for the wake-up, then one for that and none for the job, then one for each.
+      CHECK_EQ(truncate(10), static_cast<int32_t>(Status::kEMFILE));
+      close(fill.back());
+      fill.pop_back();
+      CHECK_EQ(truncate(20), static_cast<int32_t>(Status::kEMFILE));
+      close(fill.back());
+      fill.pop_back();
+      CHECK_EQ(truncate(30), kOk);
+      for (const int fd : fill) close(fd);
+      test.Start(Opcode::kSize, file, 0, 0);
+      CHECK_EQ(test.GetExactly(1)[0].result, 30.0);
+    },
+    "io_uring");
 
 static Register close_port("port/close", "a port closed with everything in flight lets go of all and leaks nothing",
                            [](const Context& context) {

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <thread>
 
-#include "linux/thread_sample.h"
+#include "posix/thread_sample.h"
 #include "test/harness.h"
 
 namespace cp::test {
@@ -25,7 +25,7 @@ class QuietWake final : public Wake {
 // One thread's side: a control block, its slots.
 class Member {
  public:
-  Member(UringPort& port, uint64_t owner) : port_(port), block_(kBlockBytes), wake(std::make_shared<QuietWake>()) {
+  Member(Port& port, uint64_t owner) : port_(port), block_(kBlockBytes), wake(std::make_shared<QuietWake>()) {
     attachment_ = port.Attach(owner, block_.span(), wake, CurrentThread());
     if (attachment_ == nullptr) return;
     for (uint32_t slot = port.options().max_operations; slot > 0; slot--) free_.push_back(slot - 1);
@@ -127,7 +127,7 @@ class Member {
     control().returned = 0;
   }
 
-  UringPort& port_;
+  Port& port_;
   Fenced block_;
   Attachment* attachment_ = nullptr;
   std::vector<uint32_t> free_;
@@ -148,7 +148,7 @@ class SharedPort {
     options.ring_entries = ring_entries;
     options.arena = arena_.span();
     CreateError error;
-    port_ = UringPort::Create(options, &error);
+    port_ = MakePort(options, &error);
     if (!port_) Fail(__FILE__, __LINE__, error.reason);
     first_ = std::make_unique<Member>(*port_, kOwner);
     CHECK(first_->in());
@@ -157,7 +157,7 @@ class SharedPort {
     CP_ASSERT(first_->Leave());
     port_->Stop();
   }
-  UringPort& port() { return *port_; }
+  Port& port() { return *port_; }
   Member& first() { return *first_; }
   std::byte* arena() { return arena_.span().data(); }
   Handle& Adopt(HandleKind kind, int fd, double key) {
@@ -170,7 +170,7 @@ class SharedPort {
 
  private:
   Fenced arena_;
-  std::unique_ptr<UringPort> port_;
+  std::unique_ptr<Port> port_;
   std::unique_ptr<Member> first_;
 };
 

@@ -15,5 +15,8 @@ export const target = `${process.platform}-${process.arch}`;
 export const addonFile = join(buildFolder, target, 'completion_port.node');
 export const testAddonFile = join(buildFolder, `${target}-test`, 'completion_port_test.node');
 
+/** Starts a command to which io_uring is denied (test/seccomp/deny_uring.c). */
+export const denyUringFile = join(buildFolder, 'test/deny_uring');
+
 /** The package's command, for the scripts that run it. */
 export const cliFile = join(distFolder, 'cli/main.js');

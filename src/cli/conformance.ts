@@ -217,8 +217,8 @@ async function runOne(
     adapter: options.adapter,
     shared: options.shared,
     signal,
-    onPlan(_, chosen) {
-      file = reportFile(full, chosen, options.shared, runtimeInfo());
+    onPlan(_, chosen, fallbackReason) {
+      file = reportFile(full, { name: chosen, fallbackReason }, options.shared, runtimeInfo());
       // An old report mustn't outlive a run that doesn't come to its end.
       if (full && file !== null) fs.rmSync(file, { force: true });
       view.begin(chosen, seed);

@@ -10,8 +10,8 @@ import { noPositionals, paintFor, parseOptions } from './options.js';
 
 const help = `Usage: completion-port doctor [--json]
 
-Says which backends this machine can run, with their probed features, which one 'auto' takes, and why
-another can't be used. Ends with 0 where one works, otherwise with 1.
+Says which backends this machine can run, with their probed features, which one 'auto' takes, why another
+can't be used, and what to do about it. Ends with 0 where one works, otherwise with 1.
 
 Options:
   --json       the same as JSON on standard output
@@ -26,6 +26,25 @@ Examples:
   completion-port doctor --json
   COMPLETION_PORT_DISABLE=io_uring completion-port doctor
 `;
+
+/** What makes a backend that is refused available, in words for whoever runs this machine; null where nothing does. */
+function adviceFor({ name, reason }: { name: string; reason: string | null }): string | null {
+  if (reason === null) return null;
+  if (/COMPLETION_PORT_DISABLE/.test(reason)) return `take ${name} out of COMPLETION_PORT_DISABLE`;
+  if (name !== 'io_uring') return null;
+  if (/io_uring_disabled/.test(reason)) {
+    return "as root, of the host where this is a container: 'sysctl -w kernel.io_uring_disabled=0', and a file in /etc/sysctl.d for the next start";
+  }
+  if (/seccomp/.test(reason)) {
+    return (
+      'in Docker\'s default profile (profiles/seccomp/default.json of github.com/moby/profiles) add to "syscalls" the entry ' +
+      '{"names": ["io_uring_setup", "io_uring_enter", "io_uring_register"], "action": "SCMP_ACT_ALLOW"} and start the container with ' +
+      '--security-opt seccomp=FILE; in Kubernetes name that file under securityContext.seccompProfile (type Localhost). Until then epoll does the same work'
+    );
+  }
+  if (/too old|no io_uring/.test(reason)) return 'a newer kernel brings it; until then epoll does the same work';
+  return null;
+}
 
 interface BackendReport {
   name: string;
@@ -95,6 +114,8 @@ export async function run(argv: string[]): Promise<number> {
   for (const backend of report.backends) {
     const state = backend.available ? paint.green('available') : paint.red('not available');
     lines.push(`${paint.bold(backend.name.padEnd(9))} ${state}${backend.reason === null ? '' : `: ${backend.reason}`}`);
+    const advice = adviceFor(backend);
+    if (advice !== null) lines.push(...wrap('to do', advice.split(' '), ' '));
     const names = Object.keys(backend.features);
     const has = names.filter((name) => backend.features[name] === true);
     const hasNot = names.filter((name) => backend.features[name] !== true);
@@ -113,13 +134,13 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 /** A list of names under a label, in lines of at most 100 characters. */
-function wrap(label: string, names: readonly string[]): string[] {
+function wrap(label: string, names: readonly string[], separator = ', '): string[] {
   const lines: string[] = [];
   let line = '';
   for (const name of names) {
-    const joined = line === '' ? name : `${line}, ${name}`;
+    const joined = line === '' ? name : `${line}${separator}${name}`;
     if (joined.length > 80 && line !== '') {
-      lines.push(`${line},`);
+      lines.push(`${line}${separator}`.trimEnd());
       line = name;
     } else line = joined;
   }

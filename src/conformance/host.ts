@@ -158,7 +158,7 @@ async function main(): Promise<void> {
     const port = api.CompletionPort.create({ backend: job.backend as 'auto', ...(job.shared ? { shared: true } : {}) });
     if (job.shared && !port.shared) throw new Unable('what is under test has no shared ports');
     backend = port.backend.name;
-    tell({ type: 'hello', backend, features: { ...port.backend.features } });
+    tell({ type: 'hello', backend, features: { ...port.backend.features }, fallbackReason: port.backend.fallbackReason ?? null });
     port.close();
     await port.closed;
     await warmUp();

@@ -34,7 +34,12 @@ export type Outcome = 'pass' | 'fail' | 'unable' | 'n/a';
 
 export type LogRecord =
   | { readonly type: 'backends'; readonly backends: readonly BackendState[] }
-  | { readonly type: 'hello'; readonly backend: string; readonly features: Readonly<Record<string, boolean>> }
+  | {
+      readonly type: 'hello';
+      readonly backend: string;
+      readonly features: Readonly<Record<string, boolean>>;
+      readonly fallbackReason: string | null;
+    }
   /** The thing under test can't be used at all: no case was started. */
   | { readonly type: 'refused'; readonly message: string }
   | { readonly type: 'start'; readonly item: number }

@@ -106,19 +106,23 @@ export function listing(cases: readonly ConformanceCase[], whole: boolean): stri
 // ---- Files
 
 /**
- * Where a run inside a checkout of the project leaves its report: `build/reports/io_uring-node20.json` for a full run, the same
+ * Where a run inside a checkout of the project leaves its report: `build/reports/io_uring-node20.json` for a full run (`epoll-seccomp-node20.json`
+ * where the port took epoll because a seccomp profile denies io_uring), the same
  * name under `partial/` for any other. Null for an installed package: that has no place for reports.
  */
 export function reportFile(
   full: boolean,
-  backend: string,
+  backend: { name: string; fallbackReason: string | null },
   shared: boolean,
   runtime: { name: string; version: string },
 ): string | null {
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  const name = `${backend}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
+  // A backend that was fallen back to is another row of the matrix than the same one chosen.
+  const { name: chosen, fallbackReason: why } = backend;
+  const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
+  const name = `${chosen}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
 }
 

@@ -31,7 +31,7 @@ export interface RunOptions {
   /** Module that exports `cases`, as a file URL; the suite's own unless told. */
   readonly registry?: string;
   readonly gates?: readonly Gate[];
-  onPlan?(cases: readonly ConformanceCase[], backend: string): void;
+  onPlan?(cases: readonly ConformanceCase[], backend: string, fallbackReason: string | null): void;
   onStart?(testCase: ConformanceCase): void;
   onResult?(report: CaseReport): void;
 }
@@ -109,14 +109,15 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     const hello = await start([], {
       record(record) {
         if (record.type === 'refused') throw new RefusedError(record.message);
-        if (record.type === 'hello') backend = { name: record.backend, features: { ...record.features } };
+        if (record.type === 'hello')
+          backend = { name: record.backend, features: { ...record.features }, fallbackReason: record.fallbackReason };
       },
       limit: () => startLimitMs,
     });
     if (isAborted()) return;
-    const { name } =
+    const { name, fallbackReason } =
       backend ?? refuse(`the process that runs the cases ended before the first one (${describeEnd(hello)}) ${hello.stderr}`);
-    options.onPlan?.(selected, name);
+    options.onPlan?.(selected, name, fallbackReason);
 
     // Every run of every case, in order. Soaks run once, whatever --repeat says; a gated race as often as its gate asks.
     const todo: { testCase: ConformanceCase; item: JobItem; last: boolean }[] = [];
@@ -190,7 +191,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     durationMs: Math.round(performance.now() - begin),
     runtime: runtimeInfo(),
     os: { platform: process.platform, release: os.release(), arch: process.arch },
-    backend: backend ?? { name: options.backend ?? 'auto', features: {} },
+    backend: backend ?? { name: options.backend ?? 'auto', features: {}, fallbackReason: null },
     totals: countVerdicts(reports),
     cases: reports,
   };

@@ -321,7 +321,8 @@ export interface SuiteReport {
   durationMs: number;
   runtime: { name: string; version: string };
   os: { platform: string; release: string; arch: string };
-  backend: { name: string; features: Record<string, boolean> };
+  /** `fallbackReason`: why the port's own choice wasn't a better one; null where it was, or where the backend was asked for. */
+  backend: { name: string; features: Record<string, boolean>; fallbackReason: string | null };
   totals: Record<Verdict, number>;
   cases: CaseReport[];
 }

@@ -1,0 +1,466 @@
+// The reactor by itself: events that come for nothing, descriptors that change hands, a disk that stands still, handles that are always ready,
+// peers that reset. What it shares with io_uring is in port_cases.cc and shared_cases.cc.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "linux/epoll_poller.h"
+#include "posix/file_pool.h"
+#include "posix/reactor_port.h"
+#include "test/harness.h"
+
+namespace cp::test {
+
+namespace {
+
+constexpr auto kOk = static_cast<int32_t>(Status::kOk);
+constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
+constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
+
+// An epoll that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
+class NoisyPoller final : public posix::Poller {
+ public:
+  explicit NoisyPoller(std::unique_ptr<posix::Poller> real) : real_(std::move(real)) {}
+  const char* name() const override { return real_->name(); }
+  std::vector<std::pair<std::string, bool>> features() const override { return real_->features(); }
+  int descriptor() const override { return real_->descriptor(); }
+  int Add(int fd, uint64_t token) override {
+    tokens_.push_back(token);
+    if (tokens_.size() > 64) tokens_.erase(tokens_.begin());
+    return real_->Add(fd, token);
+  }
+  int Arm(int fd, uint64_t token, posix::Readiness direction) override { return real_->Arm(fd, token, direction); }
+  void Remove(int fd) override { real_->Remove(fd); }
+  void Submit() override { real_->Submit(); }
+  int Take(std::span<posix::ReadyEvent> out, double timeout_ms) override {
+    size_t noise = 0;
+    for (; noise < out.size() / 2 && !tokens_.empty(); noise++) {
+      const uint32_t what = random_.Below(16);
+      out[noise] = {tokens_[random_.Below(static_cast<uint32_t>(tokens_.size()))], static_cast<uint8_t>(what == 0 ? 15 : what & 3), 0};
+    }
+    told_ += noise;
+    const int count = real_->Take(out.subspan(noise), noise > 0 ? std::min(timeout_ms, 1.0) : timeout_ms);
+    return count < 0 ? count : count + static_cast<int>(noise);
+  }
+  void WaitReady(double timeout_ms) override { real_->WaitReady(timeout_ms); }
+  void Wake() override { real_->Wake(); }
+  int WatchLoop(int fd) override { return real_->WatchLoop(fd); }
+
+  static std::atomic<uint64_t> told_;
+
+ private:
+  std::unique_ptr<posix::Poller> real_;
+  std::vector<uint64_t> tokens_;
+  Random random_{7};
+};
+std::atomic<uint64_t> NoisyPoller::told_{0};
+
+std::unique_ptr<Port> MakeNoisy(const PortOptions& options, CreateError* error) {
+  return posix::ReactorPort::Create(
+      options, "epoll",
+      [](CreateError* refused) -> std::unique_ptr<posix::Poller> {
+        auto real = MakeEpollPoller(refused);
+        if (!real) return nullptr;
+        return std::make_unique<NoisyPoller>(std::move(real));
+      },
+      error);
+}
+
+int Listening(sockaddr_in* address) {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  *address = {};
+  address->sin_family = AF_INET;
+  address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(*address);
+  CHECK(bind(listener, reinterpret_cast<sockaddr*>(address), length) == 0 && listen(listener, 1024) == 0);
+  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(address), &length) == 0);
+  return listener;
+}
+
+int Connected(const sockaddr_in& address) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  return fd;
+}
+
+void ResetNow(int fd) {
+  const linger now = {1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  close(fd);
+}
+
+// Every thread of the file pool, held until it is let go.
+class HeldPool {
+ public:
+  HeldPool() {
+    for (Held& each : held_) {
+      each.owner = this;
+      CHECK(posix::Submit(each));
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return inside_ == posix::kThreadsMax; });
+  }
+  ~HeldPool() {
+    std::unique_lock lock(mutex_);
+    go_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return inside_ == 0; });
+  }
+
+ private:
+  struct Held final : posix::PoolJob {
+    HeldPool* owner = nullptr;
+    void Run() override {
+      std::unique_lock lock(owner->mutex_);
+      owner->inside_++;
+      owner->changed_.notify_all();
+      owner->changed_.wait(lock, [this] { return owner->go_; });
+      owner->inside_--;
+      owner->changed_.notify_all();
+    }
+  };
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  unsigned inside_ = 0;
+  bool go_ = false;
+  Held held_[posix::kThreadsMax];
+};
+
+}  // namespace
+
+static Register spurious(
+    "reactor/spurious", "a million events for nothing, of handles open, closed and reused: no packet too many, no byte wrong, none missing",
+    [](const Context& context) {
+      TestPortOptions options;
+      options.make = &MakeNoisy;
+      TestPort test(options);
+      Random random(context.seed);
+      NoisyPoller::told_ = 0;
+      sockaddr_in address;
+      Handle& listener = test.Adopt(HandleKind::kListener, Listening(&address), 1);
+      const uint64_t wanted = context.Count(1'000'000);
+      for (uint32_t round = 0; NoisyPoller::told_ < wanted; round++) {
+        auto [socket, peer] = test.Pair(2);
+        // Nothing there: nothing may come.
+        const uint32_t recv_slot = test.Start(Opcode::kRecv, *socket, 0, 8);
+        const uint32_t accept_slot = test.Start(Opcode::kAccept, listener, 0, 0);
+        for (uint32_t i = random.Below(4); i > 0; i--) CHECK(test.Get(8, 0.5).empty());
+        const char data[8] = {'a', 'b', 'c', 'd', 'e', 'f', 'g', static_cast<char>(round)};
+        CHECK(write(peer, data, 8) == 8);
+        CompletionEntry packet = test.GetExactly(1)[0];
+        CHECK(packet.slot == recv_slot && packet.status == kOk && packet.bytes == 8);
+        CHECK(std::memcmp(test.arena(), data, 8) == 0);
+        const int client = Connected(address);
+        packet = test.GetExactly(1)[0];
+        CHECK(packet.slot == accept_slot && packet.status == kOk);
+        test.Start(Opcode::kSend, *socket, 0, 8);
+        CHECK_EQ(test.GetExactly(1)[0].bytes, 8.0);
+        char back[8];
+        CHECK(recv(peer, back, 8, MSG_WAITALL) == 8 && std::memcmp(back, data, 8) == 0);
+        const auto generation = static_cast<uint32_t>(packet.result / kHandlesMax);
+        Handle* accepted =
+            HandleTable::Process().Find(static_cast<uint32_t>(packet.result - static_cast<double>(generation) * kHandlesMax), generation);
+        CHECK(accepted != nullptr && test.port().Associate(*accepted, 3) == 0);
+        test.Close(*accepted, true);
+        test.Close(*socket, random.OneIn(2));
+        close(client);
+        close(peer);
+      }
+    },
+    "epoll");
+
+static Register connects(
+    "reactor/connect", "an event isn't taken for a connection: a connect that hangs is told nothing until it is made or refused",
+    [](const Context& context) {
+      TestPortOptions options;
+      options.make = &MakeNoisy;
+      TestPort test(options);
+      for (uint32_t round = 0; round < context.Count(20); round++) {
+        // A listener whose backlog is full: the next connection stays in the making.
+        sockaddr_in address;
+        const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        address = {};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t length = sizeof(address);
+        CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), length) == 0 && listen(listener, 0) == 0);
+        CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+        const int filler = Connected(address);
+        Handle* socket_handle = HandleTable::Process().Create(1, HandleKind::kSocket, socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        CHECK(socket_handle != nullptr && test.port().Associate(*socket_handle, 9) == 0);
+        SubmissionEntry entry{}, where{};
+        entry.opcode = static_cast<uint8_t>(Opcode::kConnect);
+        entry.slot = test.TakeSlot();
+        entry.slot_generation = test.generation(entry.slot);
+        entry.handle_index = socket_handle->index;
+        entry.handle_generation = socket_handle->last_generation;
+        AddressEntry target{};
+        target.family = 4;
+        target.port = ntohs(address.sin_port);
+        std::memcpy(target.bytes, &address.sin_addr, 4);
+        std::memcpy(&where, &target, sizeof(target));
+        test.Stage(entry);
+        test.Stage(where);
+        for (int i = 0; i < 20; i++) CHECK(test.Get(4, 1).empty());
+        if (round % 2 == 0) {
+          CHECK(test.Cancel(entry.slot));
+          CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
+        }
+        test.Close(*socket_handle, false);
+        if (round % 2 == 1) CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
+        CHECK(test.Get(4, 0).empty());
+        close(filler);
+        close(listener);
+      }
+    },
+    "epoll");
+
+static Register reuse(
+    "reactor/reuse", "ten thousand descriptors closed and opened again under pending operations: nothing is mixed up",
+    [](const Context& context) {
+      const int before = OpenDescriptors();
+      {
+        TestPort test;
+        Random random(context.seed);
+        int last = -1;
+        uint32_t reused = 0;
+        for (uint32_t round = 0; round < context.Count(10'000); round++) {
+          int pair[2];
+          TcpPair(pair);
+          reused += pair[0] == last;
+          last = pair[0];
+          Handle& socket = test.Adopt(HandleKind::kSocket, pair[0], round);
+          const char byte = static_cast<char>(round);
+          const uint32_t first = test.Start(Opcode::kRecv, socket, 0, 1), second = test.Start(Opcode::kRecv, socket, 64, 1);
+          // The event of the first byte may be under way when its descriptor goes.
+          const bool taken = random.OneIn(2);
+          if (random.OneIn(2)) test.Submit();
+          CHECK(write(pair[1], &byte, 1) == 1);
+          if (taken) {
+            const CompletionEntry packet = test.GetExactly(1)[0];
+            CHECK(packet.slot == first && packet.status == kOk && packet.key == round);
+            CHECK(static_cast<char>(test.arena()[0]) == byte);
+          }
+          test.Close(socket, true);
+          for (const CompletionEntry& packet : test.GetExactly(taken ? 1 : 2)) {
+            CHECK(packet.key == round && packet.status == kCanceled);
+            CHECK(packet.slot == second || (!taken && packet.slot == first));
+          }
+          close(pair[1]);
+        }
+        CHECK(test.Get(8, 0).empty());
+        CHECK(context.scale < 1 || reused > 100);
+      }
+      CHECK_EQ(OpenDescriptors(), before);
+    },
+    "epoll");
+
+static Register slow_disk(
+    "reactor/slow-disk", "with every thread of the pool held sockets go on, and what waits for the disk can be cancelled and closed",
+    [](const Context& context) {
+      TestPortOptions options;
+      options.disable = "read_nowait";
+      TestPort test(options);
+      Handle& file = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);
+      auto [socket, peer] = test.Pair(2);
+      const uint32_t reads = 100;
+      std::set<uint32_t> waiting;
+      double longest = 0;
+      {
+        HeldPool held;
+        for (uint32_t i = 0; i < reads; i++) waiting.insert(test.Start(Opcode::kRead, file, 4096 + i * 64, 64));
+        for (uint32_t round = 0; round < context.Count(1000); round++) {
+          const double started = MonotonicMs();
+          CHECK(write(peer, "x", 1) == 1);
+          test.Start(Opcode::kRecv, *socket, 0, 16);
+          const CompletionEntry packet = test.GetExactly(1)[0];
+          CHECK(packet.key == 2 && packet.bytes == 1);
+          longest = std::max(longest, MonotonicMs() - started);
+        }
+        CHECK(longest < 2'000);  // a stall would last until the end of the case
+        // One is cancelled, and a handle with another is closed: neither waits for the disk.
+        const uint32_t victim = *waiting.begin();
+        waiting.erase(victim);
+        CHECK(test.Cancel(victim));
+        const CompletionEntry packet = test.GetExactly(1)[0];
+        CHECK(packet.slot == victim && packet.status == kCanceled);
+        Handle& other = test.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 3);
+        test.Start(Opcode::kRead, other, 0, 64);
+        test.Submit();
+        test.Close(other, false);
+        CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
+      }
+      for (const CompletionEntry& packet : test.GetExactly(reads - 1)) {
+        CHECK(packet.status == kOk && packet.bytes == 64);
+        CHECK(waiting.erase(packet.slot) == 1);
+      }
+      close(peer);
+    },
+    "epoll");
+
+static Register fair(
+    "reactor/fair", "a handle that is always ready, with hundreds of operations in line, doesn't keep others waiting for its end",
+    [](const Context&) {
+      TestPortOptions options;
+      options.max_operations = 4096;
+      options.arena_bytes = 64 << 20;
+      TestPort test(options);
+      auto [greedy, source] = test.Pair(1);
+      auto [modest, other] = test.Pair(2);
+      std::atomic<bool> over{false};
+      // More than any turn takes, for as long as it lasts.
+      std::thread flood([&over, fd = source] {
+        std::vector<char> data(1 << 20);
+        while (!over.load()) {
+          pollfd watched = {fd, POLLOUT, 0};
+          if (poll(&watched, 1, 10) > 0) [[maybe_unused]]
+            const ssize_t sent = send(fd, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+      });
+      uint32_t of_greedy = 0, of_modest = 0, in_line = 0;
+      const double until = MonotonicMs() + 500;
+      bool wrong = false;
+      uint32_t since = 0;
+      [[maybe_unused]] ssize_t written = write(other, "x", 1);
+      test.Start(Opcode::kRecv, *modest, 0, 1);
+      while (MonotonicMs() < until) {
+        while (in_line < 2000) {
+          test.Start(Opcode::kRecv, *greedy, 1 << 20, 16 << 10);
+          in_line++;
+        }
+        for (const CompletionEntry& packet : test.Get(512, 10)) {
+          if (packet.key == 1) {
+            of_greedy++;
+            in_line--;
+            since++;
+          } else {
+            of_modest++;
+            wrong = wrong || since > 4096;
+            since = 0;
+            written = write(other, "x", 1);
+            test.Start(Opcode::kRecv, *modest, 0, 1);
+          }
+        }
+      }
+      over = true;
+      flood.join();
+      test.Close(*greedy, true);
+      test.Close(*modest, true);
+      test.GetExactly(in_line + 1);
+      close(source);
+      close(other);
+      CHECK(!wrong);
+      CHECK(of_modest > 5);
+      CHECK(of_greedy > 100);
+    },
+    "epoll");
+
+static Register resets(
+    "reactor/resets", "a peer's reset in each state is told once to whoever waits, and stays; half a connection goes on",
+    [](const Context& context) {
+      Random random(context.seed);
+      TestPort test;
+      for (uint32_t round = 0; round < context.Count(400); round++) {
+        auto [socket, peer] = test.Pair(round);
+        const uint32_t state = round % 5;
+        if (state == 0) {
+          // Before anything waits: each later recv says so.
+          ResetNow(peer);
+          for (int i = 0; i < 3; i++) {
+            test.Start(Opcode::kRecv, *socket, 0, 16);
+            CHECK_EQ(test.GetExactly(1)[0].status, kReset);
+          }
+        } else if (state == 1) {
+          // Armed, and others in line behind it.
+          for (int i = 0; i < 3; i++) test.Start(Opcode::kRecv, *socket, 0, 16);
+          CHECK(test.Get(4, random.OneIn(2) ? 1 : 0).empty());
+          ResetNow(peer);
+          for (const CompletionEntry& packet : test.GetExactly(3)) CHECK_EQ(packet.status, kReset);
+        } else if (state == 2) {
+          // In the middle of a send that waits.
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          for (int i = 0; i < 20 && test.Get(4, 0).empty(); i++) {
+          }
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+          test.Get(1, 0);
+          ResetNow(peer);
+          const double deadline = MonotonicMs() + 5'000;
+          bool failed = false;
+          while (test.port().in_kernel() > 0 && MonotonicMs() < deadline)
+            for (const CompletionEntry& packet : test.Get(16, 10)) failed = failed || packet.status != kOk;
+          for (const CompletionEntry& packet : test.Get(16, 0)) failed = failed || packet.status != kOk;
+          CHECK_EQ(test.port().in_kernel(), 0u);
+          CHECK(failed);
+        } else if (state == 3) {
+          // Data, then the end, told by one event: a short recv isn't the last that is tried.
+          CHECK(write(peer, "abc", 3) == 3);
+          shutdown(peer, SHUT_WR);
+          test.Start(Opcode::kRecv, *socket, 0, 16);
+          CHECK_EQ(test.GetExactly(1)[0].bytes, 3.0);
+          for (int i = 0; i < 2; i++) {
+            test.Start(Opcode::kRecv, *socket, 0, 16);
+            const CompletionEntry packet = test.GetExactly(1)[0];
+            CHECK(packet.status == kOk && packet.bytes == 0);
+          }
+          // Half a connection: it still takes what is sent.
+          test.Start(Opcode::kSend, *socket, 0, 16);
+          CHECK_EQ(test.GetExactly(1)[0].bytes, 16.0);
+          char got[16];
+          CHECK(recv(peer, got, 16, MSG_WAITALL) == 16);
+          close(peer);
+        } else {
+          // Out-of-band data makes a recv stop short at its mark, with more behind it and no event to come.
+          CHECK(send(peer, "ab", 2, 0) == 2 && send(peer, "!", 1, MSG_OOB) == 1 && send(peer, "cdef", 4, 0) == 4);
+          std::string all;
+          if (random.OneIn(2)) test.Get(1, 2);
+          while (all.size() < 6) {
+            test.Start(Opcode::kRecv, *socket, 0, 64);
+            const CompletionEntry packet = test.GetExactly(1)[0];
+            CHECK_EQ(packet.status, kOk);
+            all.append(reinterpret_cast<const char*>(test.arena()), static_cast<size_t>(packet.bytes));
+          }
+          CHECK(all == "abcdef");
+          close(peer);
+        }
+        test.Close(*socket, true);
+        while (!test.Get(16, 0).empty()) {
+        }
+      }
+    },
+    "epoll");
+
+static Register timed(
+    "reactor/timeouts", "data that was there before the time ran out is taken, although nobody looked in between",
+    [](const Context& context) {
+      TestPort test;
+      auto [socket, peer] = test.Pair(1);
+      for (uint32_t round = 0; round < context.Count(30); round++) {
+        test.Start(Opcode::kRecv, *socket, 0, 16, 0, 5);
+        test.Submit();
+        CHECK(write(peer, "x", 1) == 1);
+        const timespec nap = {0, 10'000'000};
+        nanosleep(&nap, nullptr);
+        const CompletionEntry packet = test.GetExactly(1)[0];
+        CHECK(packet.status == kOk && packet.bytes == 1);
+      }
+      close(peer);
+    },
+    "epoll");
+
+}  // namespace cp::test

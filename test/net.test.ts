@@ -630,9 +630,9 @@ describe.each(implementations)('%s', (_name, net) => {
       const { client, peer } = await connected(net);
       let timeouts = 0;
       client.resume();
-      client.setTimeout(150);
+      client.setTimeout(500);
       client.on('timeout', () => timeouts++);
-      for (let i = 0; i < 6; i++) {
+      for (let i = 0; i < 14; i++) {
         await sleep(60);
         if (i % 2 === 0) {
           peer.write('x');

@@ -53,7 +53,7 @@ export interface NativePort {
   cancel(slot: number, generation: number, by: number): boolean;
   /** The same for all of a handle's operations; returns how many were pending. */
   cancelHandle(index: number, generation: number, by: number): number;
-  /** 0, -1: stale handle, -2: it has a port already. */
+  /** 0, -10001: stale handle, -10002: it has a port already, or a negative errno. */
   associate(index: number, generation: number, key: number): number;
   /** Takes a Uint8Array over a whole SharedArrayBuffer, keeps it alive, and returns its memory id; 0: no more ids. */
   registerMemory(view: Uint8Array): number;

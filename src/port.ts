@@ -17,8 +17,13 @@ import type { CompletionPacket, Packet } from './packet.js';
 import { MapDelete, MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
 import { listen, reasonOf, unlisten } from './signals.js';
 import { startOpen } from './start.js';
+import { errorOfResult } from './status.js';
 import { abortedSignal, boolean, integer, milliseconds, optionsObject, safeInteger } from './validate.js';
 import { Waiter } from './waiters.js';
+
+/** What the native `associate` answers beside 0 and negative errnos. */
+const HANDLE_CLOSED = -10_001;
+const HANDLE_ASSOCIATED = -10_002;
 
 const MAX_INT32 = 2 ** 31 - 1;
 const MAX_UINT32 = 2 ** 32 - 1;
@@ -585,7 +590,7 @@ export class CompletionPort<C = unknown> {
    * Binds a handle to this port, for its whole life; all its packets carry the key.
    *
    * @param key - an integer from 0 to 2^53-1
-   * @throws ERR_ALREADY_ASSOCIATED, ERR_HANDLE_CLOSED, ERR_PORT_CLOSED, misuse
+   * @throws ERR_ALREADY_ASSOCIATED, ERR_HANDLE_CLOSED, ERR_PORT_CLOSED, misuse; CompletionError where the system lacks memory for it
    */
   associate(handle: Handle, key: number): void {
     const engine = engineOf(this);
@@ -593,10 +598,11 @@ export class CompletionPort<C = unknown> {
     const state = handleArgument(handle);
     const checked = safeInteger(key, 'key');
     if (state.closed) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
-    const result = state.engine === null ? engine.native.associate(state.index, state.generation, checked) : -2;
-    if (result === -2)
+    const result = state.engine === null ? engine.native.associate(state.index, state.generation, checked) : HANDLE_ASSOCIATED;
+    if (result === HANDLE_ASSOCIATED)
       throw misuse(Error, 'ERR_ALREADY_ASSOCIATED', 'the handle is associated with a port already, for its whole life');
-    if (result !== 0) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
+    if (result === HANDLE_CLOSED) throw misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
+    if (result !== 0) throw errorOfResult(result, 0, 'associate', '');
     state.engine = engine;
     state.key = checked;
     if (engine.shared) disown(handle); // it is the port's now, and any thread may use it

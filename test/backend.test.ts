@@ -2,9 +2,12 @@
 // left behind by a port that couldn't be made. What a denied or masked io_uring makes of `auto` is the conformance suite's (PORT-05 to PORT-07).
 
 import { spawnSync } from 'node:child_process';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { CompletionPort } from 'completion-port';
-import { expect, test } from 'vitest';
+import { CompletionPort, TcpListener, TcpSocket } from 'completion-port';
+import { accept, recv, send } from 'completion-port/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 
@@ -74,4 +77,107 @@ test('a port says why it has no better backend, and only then', async () => {
     port.close();
     await port.closed;
   }
+});
+
+describe.each(['io_uring', 'epoll'] as const)('%s', (backend) => {
+  let port: CompletionPort;
+  beforeEach(() => {
+    port = CompletionPort.create({ backend });
+  });
+  afterEach(async () => {
+    port.close();
+    await port.closed;
+  });
+
+  async function pair(keys: readonly [number, number]): Promise<[TcpSocket, Socket]> {
+    const listener = TcpListener.listenSync({ port: 0 });
+    port.associate(listener, keys[0]);
+    const peer = connect(listener.address.port, '127.0.0.1');
+    const socket = await accept(listener);
+    port.associate(socket, keys[1]);
+    listener.close();
+    return [socket, peer];
+  }
+
+  test('several connects of one socket at once have a packet each', () => {
+    const listener = TcpListener.listenSync({ port: 0 });
+    const gone = listener.address.port;
+    listener.close();
+    for (let count = 1; count <= 4; count++) {
+      const socket = TcpSocket.openSync();
+      port.associate(socket, 1);
+      for (let id = 0; id < count; id++) socket.connect({ host: '127.0.0.1', port: gone }, { id });
+      const packets = Array.from({ length: count }, () => port.getSync(5000));
+      expect(packets.map((packet) => packet?.operationId).sort()).toEqual(Array.from({ length: count }, (_, id) => id));
+      expect(packets.every((packet) => packet?.error instanceof Error)).toBe(true);
+      socket.close();
+    }
+  });
+
+  test('a post that comes upon what a promise waits for keeps nothing from it', async () => {
+    const [socket, peer] = await pair([1, 2]);
+    const received = recv(socket, new Uint8Array(16));
+    await sleep(50);
+    await new Promise<void>((done) => peer.write('hello', () => done()));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    port.post(7);
+    expect(await received).toBe(5);
+    expect(port.getSync(0)?.key).toBe(7);
+    peer.destroy();
+  });
+
+  test('a large send of a promise goes on although posts come in between', async () => {
+    const [socket, peer] = await pair([1, 2]);
+    let bytes = 0;
+    peer.on('data', (chunk) => {
+      bytes += chunk.length;
+      port.post(1);
+    });
+    expect(await send(socket, new Uint8Array(20_000_000))).toBe(20_000_000);
+    await expect.poll(() => bytes).toBe(20_000_000);
+    peer.destroy();
+  });
+
+  test('a port that keeps no loop alive hears of each post, with operations pending as well', async () => {
+    const listener = TcpListener.listenSync({ port: 0 });
+    port.associate(listener, 1);
+    listener.accept();
+    port.unref();
+    const keys: number[] = [];
+    port.dispatch((packet) => void keys.push(packet.key));
+    await sleep(20);
+    port.post(2);
+    port.post(3);
+    await expect.poll(() => keys).toEqual([2, 3]);
+    port.post(4);
+    await expect.poll(() => keys).toEqual([2, 3, 4]);
+  });
+
+  test('a get that doesn’t wait finds what has been there for long, whatever else has just ended', async () => {
+    const [one, onePeer] = await pair([1, 2]);
+    const [two, twoPeer] = await pair([3, 4]);
+    one.recv(new Uint8Array(16));
+    port.flush();
+    await new Promise<void>((done) => onePeer.write('hello', () => done()));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    const sent = send(two, new Uint8Array(8));
+    expect(port.getSync(0)?.kind).toBe('recv');
+    expect(await sent).toBe(8);
+    onePeer.destroy();
+    twoPeer.destroy();
+  });
+
+  test('a thread of the file pool outlives the last thread that had loaded the package', () => {
+    const worker = `(async () => {
+      const { CompletionPort } = await import(${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)});
+      const port = CompletionPort.create({ backend: ${JSON.stringify(backend)} });
+      port.open(${JSON.stringify(fileURLToPath(import.meta.url))}, 'r', { key: 1 });
+      port.getSync().result.close();
+      port.close();
+    })()`;
+    const program = `const { Worker } = require('node:worker_threads');
+      new Worker(${JSON.stringify(worker)}, { eval: true }).on('exit', () => setTimeout(() => console.log('alive'), 1500));`;
+    const { stdout, status, signal } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8', timeout: 30_000 });
+    expect({ stdout, status, signal }).toEqual({ stdout: 'alive\n', status: 0, signal: null });
+  });
 });

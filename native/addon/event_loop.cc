@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -218,7 +219,8 @@ class InvertedLoop final : public EventLoop {
     double timeout = uv.backend_timeout(self->loop_);
     if (timeout < 0) timeout = std::numeric_limits<double>::infinity();
     if (self->woken_) timeout = 0;
-    if (timeout > 0) self->port_->WatchLoop(uv.backend_fd(self->loop_));
+    // Where there is no memory to watch libuv, or no room, it is looked at every millisecond: dear, and nothing is slept over.
+    if (timeout > 0 && !self->port_->WatchLoop(uv.backend_fd(self->loop_))) timeout = std::min(timeout, 1.0);
     const bool woken = self->woken_;
     self->woken_ = false;
     self->port_->DriveLoop(timeout);

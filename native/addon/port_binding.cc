@@ -376,11 +376,15 @@ napi_value PortBinding::Associate(napi_env env, napi_callback_info info) {
   if (!arguments.Good("associate")) return nullptr;
   if (!self->port_ || self->port_->closing()) return Closed(env);
   Handle* handle = HandleTable::Process().Find(index, generation);
-  if (handle == nullptr) return Number(env, -1);
+  // Beyond every errno.
+  constexpr int kClosed = -10'001, kAssociated = -10'002;
+  if (handle == nullptr) return Number(env, kClosed);
   if (handle->owner.load(std::memory_order_relaxed) != self->environment_->id)
-    return Number(env, self->environment_->FindPort(handle->port.load(std::memory_order_relaxed)) != nullptr ? -2 : -1);
-  if (handle->associated) return Number(env, -2);
-  return Number(env, self->port_->Associate(*handle, key));
+    return Number(env, self->environment_->FindPort(handle->port.load(std::memory_order_relaxed)) != nullptr ? kAssociated : kClosed);
+  if (handle->associated) return Number(env, kAssociated);
+  const int result = self->port_->Associate(*handle, key);
+  if (result != 0 && self->port_->closing()) return Closed(env);  // by another thread, just now
+  return Number(env, result);
 }
 
 napi_value PortBinding::OpenFile(napi_env env, napi_callback_info info) {

@@ -3,6 +3,7 @@
 
 #include <time.h>
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -554,7 +555,9 @@ void Port::Report(Operation& op, const Outcome& outcome) {
   const int32_t code = outcome.native_code;
   op.state = OperationState::kWaiting;
 
-  if (code != 0 && Transient(code) && !ending) return Begin(op);
+  // Not an open: its EAGAIN is an answer (a lease that another process holds, fcntl(2)), and would be given again at once.
+  const bool refused = op.kind == Opcode::kOpen && code == EAGAIN;
+  if (code != 0 && Transient(code) && !ending && !refused) return Begin(op);
   if (op.kind == Opcode::kAccept && code != 0 && IsAborted(code) && !ending) return Begin(op);
 
   const bool moves = op.kind == Opcode::kRead || op.kind == Opcode::kWrite || op.kind == Opcode::kReadv || op.kind == Opcode::kWritev ||

@@ -180,7 +180,8 @@ class Port : public LoopSource {
   virtual const char* name() const = 0;
   virtual std::vector<std::pair<std::string, bool>> features() const = 0;
   // For an inverted event loop: watch the loop's own descriptor, one time; true from LoopReady when it became ready.
-  virtual void WatchLoop(int fd) = 0;
+  // False: it can't be watched now, so that the loop has to be looked at by and by.
+  virtual bool WatchLoop(int fd) = 0;
   // Reaps and, if nothing is queued that is wanted, waits up to timeout_ms (infinity: for ever) for anything at all. Takes submissions
   // first, and with them what the control block's flags want.
   void DriveLoop(double timeout_ms);

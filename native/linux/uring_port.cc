@@ -471,13 +471,14 @@ void UringPort::RaiseNotification() {
   [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof(one));
 }
 
-void UringPort::WatchLoop(int fd) {
-  if (loop_watched_) return;
+bool UringPort::WatchLoop(int fd) {
+  if (loop_watched_) return true;
   io_uring_sqe* sqe = TakeSqe();
-  if (sqe == nullptr) return;
+  if (sqe == nullptr) return false;
   io_uring_prep_poll_add(sqe, fd, POLLIN);
   io_uring_sqe_set_data64(sqe, UserData(kTagLoop, 0, 0));
   loop_watched_ = true;
+  return true;
 }
 
 bool UringPort::Settle() {

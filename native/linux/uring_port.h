@@ -38,7 +38,7 @@ class UringPort final : public posix::PosixPort {
   int notification_fd() const override { return event_fd_; }
   void ClearNotification() override;
   void RaiseNotification() override;
-  void WatchLoop(int fd) override;
+  bool WatchLoop(int fd) override;
 
  protected:
   void Begin(Operation& op) override;

@@ -48,7 +48,7 @@ bool PosixPort::Start(CreateError* error) {
   const int result = pthread_create(&driver_thread_, nullptr, &PosixPort::RunDriver, &start);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (result != 0) {
-    *error = {result, "the I/O thread of the port can't be started: too many threads, or no memory"};
+    *error = {ENOMEM, "the I/O thread of the port can't be started: too many threads, or no memory"};
     return false;
   }
   driver_started_ = true;

@@ -16,7 +16,7 @@ namespace cp::posix {
 namespace {
 
 constexpr size_t kEventsMax = 256;               // that one call takes
-constexpr uint32_t kTakesMax = 64;               // such calls in a row, where each came back full
+constexpr uint32_t kSettleTakesMax = 4096;       // such calls before a post: more than there can be descriptors with something new
 constexpr uint32_t kTriesMax = 512;              // operations of the backlog in a turn, or all that are there when it begins
 constexpr uint64_t kTurnBytesMax = 4u << 20;     // moved in a turn: a copy of so many takes about a millisecond
 constexpr uint64_t kSendBytesMax = 1u << 20;     // in one call, which a reader on another processor could keep going for long
@@ -145,10 +145,10 @@ void ReactorPort::Pump() {
 }
 
 // Takes what the poller has, and what pool threads have done; waits for the first up to timeout_ms.
-void ReactorPort::Reap(double timeout_ms) {
+void ReactorPort::Reap(double timeout_ms, uint32_t takes_max) {
   ReadyEvent events[kEventsMax];
   skipped_ = false;
-  for (uint32_t takes = 0; takes < kTakesMax; takes++) {
+  for (uint32_t takes = 0; takes < takes_max; takes++) {
     if (!shared_) enters_++;
     const int count = poller_->Take(events, timeout_ms);
     if (count < 0) {
@@ -192,9 +192,10 @@ void ReactorPort::OnEvent(const ReadyEvent& event) {
   if ((handle.ready & kWritable) != 0 && writer != nullptr && writer->state == OperationState::kKernel) Try(*writer);
 }
 
-// Packets came where the event loop had been told that there were none: it looks again.
+// Something came where the event loop had been told that there was nothing, or a call for it was taken out of the poller by a turn that isn't
+// the event loop's: it looks again. Of a private port, at the end of whatever may have taken from the poller.
 void ReactorPort::RaiseIfWanted() {
-  if (notifying_ && has_wanted()) poller_->Wake();
+  if (!shared_ && (raised_ || (notifying_ && (has_wanted() || !backlog_.empty())))) poller_->Wake();
 }
 
 // ---- sockets --------------------------------------------------------------------------------------------------------------
@@ -282,6 +283,9 @@ void ReactorPort::TryConnect(Operation& op) {
   int error = 0;
   if (op.state == OperationState::kKernel) {
     error = ConnectResult(fd);
+  } else if (handle.connecting != nullptr) {
+    // Not asked of the kernel: a second connect(2) takes the error of the first away, or success where its own address wasn't reached.
+    error = EALREADY;
   } else if (handle.connection == Connection::kConnected) {
     // Linux says 0 to the first connect of a socket whose connection was made in the background (connect(2), EINPROGRESS).
     error = EISCONN;
@@ -308,7 +312,7 @@ void ReactorPort::Exhausted(Operation& op) {
   MarkInKernel(op, Route::kKernel);
   armed_++;
   if (op.kind == Opcode::kConnect) {
-    CP_ASSERT(handle.connecting == nullptr);  // connect(2) answers a second one with EALREADY
+    CP_ASSERT(handle.connecting == nullptr);  // TryConnect has refused a second one
     handle.connecting = &op;
   }
 }
@@ -434,7 +438,8 @@ int ReactorPort::Flush(bool reap) {
   const uint32_t before = in_kernel_;
   if (!backlog_.empty()) Pump();
   if (reap && (armed_ > 0 || jobs_ > 0)) {
-    if (looked_ || (in_kernel_ != before && !skipped_))
+    // Only where that leaves a get something to take: one that doesn't wait must find what has been there for long.
+    if ((looked_ || (in_kernel_ != before && !skipped_)) && has_queued(kEnterWantUser))
       skipped_ = true;
     else
       Reap(0);
@@ -473,6 +478,7 @@ bool ReactorPort::Notify(bool on) {
 // for packets or not.
 void ReactorPort::Look() {
   wakeups_.fetch_add(1, std::memory_order_relaxed);
+  raised_ = false;
   Reap(0);
   looked_ = true;
   poller_->Submit();
@@ -481,9 +487,10 @@ void ReactorPort::Look() {
 // What can be known to have finished is in the queue before the post: the poller and the pool are looked at.
 bool ReactorPort::Settle() {
   if (armed_ > 0 || jobs_ > 0) {
-    Reap(0);
+    Reap(0, kSettleTakesMax);
     if (shared_ && !backlog_.empty()) kick_wanted_ = true;
     poller_->Submit();
+    RaiseIfWanted();
   }
   return true;
 }

@@ -32,6 +32,8 @@
 namespace cp::posix {
 
 class ReactorPort final : public PosixPort {
+  static constexpr uint32_t kTakesMax = 64;  // calls of the poller in a row, where each came back full
+
  public:
   // Null: see *error.
   using MakePoller = std::unique_ptr<Poller> (*)(CreateError* error);
@@ -44,8 +46,12 @@ class ReactorPort final : public PosixPort {
   bool stays_ready() const override { return true; }
   void ClearNotification() override {}
   void Look() override;
-  void RaiseNotification() override { poller_->Wake(); }
-  void WatchLoop(int fd) override { poller_->WatchLoop(fd); }
+  // Of a private port: its event loop is to come, whoever takes the poller's event of it.
+  void RaiseNotification() override {
+    raised_ = true;
+    poller_->Wake();
+  }
+  bool WatchLoop(int fd) override { return poller_->WatchLoop(fd) == 0; }
 
  protected:
   bool Open(CreateError* error) override;
@@ -71,7 +77,7 @@ class ReactorPort final : public PosixPort {
   ReactorPort(const PortOptions& options, const char* name, MakePoller make) : PosixPort(options), name_(name), make_(make) {}
 
   void Pump();
-  void Reap(double timeout_ms);
+  void Reap(double timeout_ms, uint32_t takes_max = kTakesMax);
   void OnEvent(const ReadyEvent& event);
   void RaiseIfWanted();
 
@@ -99,6 +105,7 @@ class ReactorPort final : public PosixPort {
   uint32_t jobs_ = 0;        // operations on the pool
   bool reads_now_ = false;
   bool notifying_ = false;
+  bool raised_ = false;   // RaiseNotification was called, and the event loop hasn't come
   bool looked_ = false;   // the poller was looked at, and nothing has been asked of it since
   bool skipped_ = false;  // the turn before left it alone
   int last_error_ = 0;

@@ -23,10 +23,13 @@ void LoopNotifier::RaiseNotification() {
 }
 
 void LoopNotifier::ClearNotification() {
-  // Whoever notifies from here on has published before it what the caller looks at next.
-  notified_.store(false);
+  // Invariant: while `notified_` is set, the descriptor is readable, or is about to be, or the loop is on its way to look. So the flag goes last: cleared
+  // first, a Notify between the two would set it again and have its wake-up read here, and with the flag set over an empty descriptor nobody
+  // wakes the loop any more (seen: gets of a shared port that waited for ever). Whoever finds the flag set before it goes has published before that
+  // what the caller looks at next: both do it under the port's mutex.
   uint64_t count;
   [[maybe_unused]] const ssize_t bytes = read(fd_, &count, sizeof(count));
+  notified_.store(false);
 }
 
 }  // namespace cp::posix

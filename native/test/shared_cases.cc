@@ -1,5 +1,6 @@
 // A shared port with many threads: who gets packets, how many run, what is cancelled, closed and left behind. Asserted by invariants, for
 // ThreadSanitizer above all: each packet exactly once, never more threads at once than `concurrency`, nothing lost when a thread leaves.
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "posix/loop_notifier.h"
 #include "posix/thread_sample.h"
 #include "test/harness.h"
 
@@ -468,5 +470,35 @@ static Register ends("shared/close", "a close ends every wait, in every thread, 
     close(pair[1]);
   }
 });
+
+// Two that notify, so that the second's call falls between the two halves of the clearing that the first one's brought about.
+static Register notified("shared/notified", "an event loop hears of everything that is published before a Notify",
+                         [](const Context& context) {
+                           const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create();
+                           CHECK(notifier != nullptr);
+                           const uint32_t rounds = context.Count(200'000);
+                           std::atomic<uint32_t> published{0}, seen{0};
+                           std::atomic<bool> lost{false};
+                           std::vector<std::thread> threads;
+                           for (uint32_t t = 0; t < 2; t++)
+                             threads.emplace_back([&] {
+                               for (uint32_t i = 0; i < rounds && !lost.load(); i++) {
+                                 const uint32_t mine = published.fetch_add(1) + 1;
+                                 notifier->Notify();
+                                 while (seen.load() < mine && !lost.load()) std::this_thread::yield();
+                               }
+                             });
+                           while (seen.load() < 2 * rounds) {
+                             pollfd ready = {notifier->notification_fd(), POLLIN, 0};
+                             if (poll(&ready, 1, 5000) == 0) {
+                               lost.store(true);
+                               break;
+                             }
+                             notifier->ClearNotification();
+                             seen.store(published.load());
+                           }
+                           for (std::thread& thread : threads) thread.join();
+                           CHECK(!lost.load());
+                         });
 
 }  // namespace cp::test

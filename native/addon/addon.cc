@@ -242,10 +242,22 @@ napi_value Probe(napi_env env, napi_callback_info info) {
     }
     Set(env, reports, at, Report(env, backend, port != nullptr, error.reason, features));
   };
+  const auto foreign = [&](uint32_t at, const char* backend, const char* reason) {
+    Set(env, reports, at, Report(env, backend, false, reason, NewObject(env)));
+  };
+#if defined(CP_BACKEND_LINUX)
   report(0, "io_uring");
   report(1, "epoll");
-  Set(env, reports, 2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs", NewObject(env)));
-  Set(env, reports, 3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows", NewObject(env)));
+#else
+  foreign(0, "io_uring", "io_uring is a facility of Linux");
+  foreign(1, "epoll", "epoll is a facility of Linux");
+#endif
+#if defined(CP_BACKEND_KQUEUE)
+  report(2, "kqueue");
+#else
+  foreign(2, "kqueue", "kqueue is a facility of macOS and the BSDs");
+#endif
+  foreign(3, "iocp", "I/O completion ports are a facility of Windows");
   return reports;
 }
 
@@ -293,6 +305,16 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
     Set(env, errors, i, error);
   }
   Set(env, exports, "errors", errors);
+  // What this addon has, the best first: what 'auto' tries.
+  napi_value backends = NewArray(env);
+#if defined(CP_BACKEND_LINUX)
+  Set(env, backends, 0u, Text(env, "io_uring"));
+  Set(env, backends, 1u, Text(env, "epoll"));
+#endif
+#if defined(CP_BACKEND_KQUEUE)
+  Set(env, backends, 0u, Text(env, "kqueue"));
+#endif
+  Set(env, exports, "backends", backends);
   constexpr struct {
     const char* name;
     napi_callback callback;

@@ -14,7 +14,6 @@
 #include <set>
 #include <thread>
 
-#include "linux/epoll_poller.h"
 #include "posix/file_pool.h"
 #include "posix/reactor_port.h"
 #include "test/harness.h"
@@ -27,7 +26,7 @@ constexpr auto kOk = static_cast<int32_t>(Status::kOk);
 constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
 constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
 
-// An epoll that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
+// A poller that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
 class NoisyPoller final : public posix::Poller {
  public:
   explicit NoisyPoller(std::unique_ptr<posix::Poller> real) : real_(std::move(real)) {}
@@ -67,9 +66,9 @@ std::atomic<uint64_t> NoisyPoller::told_{0};
 
 std::unique_ptr<Port> MakeNoisy(const PortOptions& options, CreateError* error) {
   return posix::ReactorPort::Create(
-      options, "epoll",
+      options, Backend(),
       [](CreateError* refused) -> std::unique_ptr<posix::Poller> {
-        auto real = MakeEpollPoller(refused);
+        auto real = MakePoller(refused);
         if (!real) return nullptr;
         return std::make_unique<NoisyPoller>(std::move(real));
       },
@@ -177,7 +176,7 @@ static Register spurious(
         close(peer);
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register connects(
     "reactor/connect", "an event isn't taken for a connection: a connect that hangs is told nothing until it is made or refused",
@@ -223,7 +222,7 @@ static Register connects(
         close(listener);
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register reuse(
     "reactor/reuse", "ten thousand descriptors closed and opened again under pending operations: nothing is mixed up",
@@ -263,7 +262,7 @@ static Register reuse(
       }
       CHECK_EQ(OpenDescriptors(), before);
     },
-    "epoll");
+    On::kReactor);
 
 static Register slow_disk(
     "reactor/slow-disk", "with every thread of the pool held sockets go on, and what waits for the disk can be cancelled and closed",
@@ -306,7 +305,7 @@ static Register slow_disk(
       }
       close(peer);
     },
-    "epoll");
+    On::kReactor);
 
 static Register fair(
     "reactor/fair", "a handle that is always ready, with hundreds of operations in line, doesn't keep others waiting for its end",
@@ -363,7 +362,7 @@ static Register fair(
       CHECK(of_modest > 5);
       CHECK(of_greedy > 100);
     },
-    "epoll");
+    On::kReactor);
 
 static Register resets(
     "reactor/resets", "a peer's reset in each state is told once to whoever waits, and stays; half a connection goes on",
@@ -443,7 +442,7 @@ static Register resets(
         }
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register timed(
     "reactor/timeouts", "data that was there before the time ran out is taken, although nobody looked in between",
@@ -461,6 +460,6 @@ static Register timed(
       }
       close(peer);
     },
-    "epoll");
+    On::kReactor);
 
 }  // namespace cp::test

@@ -462,4 +462,51 @@ static Register timed(
     },
     On::kReactor);
 
+static Register stream(
+    "reactor/stream", "a stream arrives whole and in order, in whatever pieces the kernel moves it and whatever it says in between",
+    [](const Context& context) {
+      TestPortOptions options;
+      options.arena_bytes = 4 << 20;
+      TestPort test(options);
+      Random random(context.seed);
+      // Both ends are handles: the one sends plainly what the other receives.
+      int fds[2];
+      TcpPair(fds);
+      Handle& from = test.Adopt(HandleKind::kSocket, fds[0], 1);
+      Handle& to = test.Adopt(HandleKind::kSocket, fds[1], 2);
+      const uint32_t half = 2 << 20;
+      uint64_t sent = 0, received = 0, sends = 0, recvs = 0;
+      const uint64_t total = context.Count(8 << 20);
+      const auto byte_at = [](uint64_t at) { return static_cast<std::byte>(at * 2654435761u >> 24); };
+      while (received < total) {
+        if (sends == 0 && sent < total) {
+          const uint64_t length = std::min<uint64_t>(1 + random.Below(half), total - sent);
+          for (uint64_t i = 0; i < length; i++) test.arena()[i] = byte_at(sent + i);
+          test.Start(Opcode::kSend, from, 0, length);
+          sent += length;
+          sends++;
+        }
+        if (recvs == 0) {
+          test.Start(Opcode::kRecv, to, half, 1 + random.Below(half));
+          recvs++;
+        }
+        for (const CompletionEntry& packet : test.GetExactly(1)) {
+          CHECK_EQ(packet.status, kOk);
+          if (packet.key == 1) {
+            sends--;
+            continue;
+          }
+          recvs--;
+          CHECK(packet.bytes > 0);
+          for (uint64_t i = 0; i < static_cast<uint64_t>(packet.bytes); i++) CHECK(test.arena()[half + i] == byte_at(received + i));
+          received += static_cast<uint64_t>(packet.bytes);
+        }
+      }
+      CHECK_EQ(received, total);
+      if (sends > 0) test.GetExactly(1);
+      test.Close(from, false);
+      test.Close(to, false);
+    },
+    On::kReactor);
+
 }  // namespace cp::test

@@ -14,7 +14,7 @@ const source = join(root, 'native', 'linux', 'liburing');
 const output = join(root, 'build', 'bench');
 const copy = join(output, 'liburing');
 const compiler = process.env.CC ?? 'cc';
-const programs = ['uring_echo', 'echo_client'];
+const programs = ['uring_echo', 'epoll_echo', 'echo_client'];
 
 const run = (command, args, cwd) => execFileSync(command, args, { cwd, stdio: ['ignore', 'pipe', 'inherit'] });
 

@@ -125,8 +125,41 @@ describe('doctor', () => {
     expect(uring).toMatchObject({ available: true, reason: null });
   });
 
+  test('what is switched off is fallen back from, with the reason', async () => {
+    const { code, stdout } = await command(['doctor', '--json'], { COMPLETION_PORT_DISABLE: 'io_uring' });
+    expect(code).toBe(0);
+    const report = JSON.parse(stdout) as { selected: string; fallbackReason: string };
+    expect(report.selected).toBe('epoll');
+    expect(report.fallbackReason).toMatch(/io_uring.+COMPLETION_PORT_DISABLE/);
+  });
+
+  test.each(['EPERM', 'ENOSYS'])(
+    'in a container that answers io_uring with %s it takes epoll and says what to do',
+    async (error) => {
+      const denied = (...args: string[]): Promise<Result> =>
+        finish(
+          spawn(path.join(root, 'build/test/deny_uring'), [
+            error,
+            process.execPath,
+            path.join(root, 'dist/cli/main.js'),
+            ...args,
+          ]),
+        );
+      const words = await denied('doctor');
+      expect(words.code).toBe(0);
+      expect(words.stdout).toMatch(/^io_uring +not available: .*seccomp/m);
+      expect(words.stdout).toMatch(/^epoll +available/m);
+      const prose = words.stdout.replace(/\s+/g, ' ');
+      expect(prose).toContain('"names": ["io_uring_setup", "io_uring_enter", "io_uring_register"]');
+      expect(prose).toMatch(/A new port uses epoll: io_uring can't be used here/);
+      const report = JSON.parse((await denied('doctor', '--json')).stdout) as { selected: string; fallbackReason: string };
+      expect(report.selected).toBe('epoll');
+      expect(report.fallbackReason).toMatch(/seccomp/);
+    },
+  );
+
   test('where no backend works it says why and ends with 1', async () => {
-    const masked = { COMPLETION_PORT_DISABLE: 'io_uring' };
+    const masked = { COMPLETION_PORT_DISABLE: 'io_uring,epoll' };
     const words = await command(['doctor'], masked);
     expect(words.code).toBe(1);
     expect(words.stdout).toMatch(/io_uring +not available: .+/);

@@ -1,12 +1,14 @@
-// TCP echo, 64-byte messages, one in flight a connection: examples/echo.mjs in its forms against a C server on liburing
-// and against node:net. At one connection the client spins: two thirds of the server's cost would be waking it.
+// TCP echo, 64-byte messages, one in flight a connection: examples/echo.mjs in its forms against a C server on liburing (on epoll,
+// against one on epoll) and against node:net. At one connection the client spins: two thirds of the server's cost would be waking it.
 
 import { join } from 'node:path';
 import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../lib/processes.mjs';
 
 const BYTES = 64;
 
-/** How each subject is started; `--wait block` and the rest are the example's own options. */
+const onEpoll = { COMPLETION_PORT_BACKEND: 'epoll' };
+
+/** How each subject is started; `--wait block` and the rest are the example's own options; a last object is its environment. */
 const commands = ({ root, programs }) => {
   const echo = [join(root, 'examples', 'echo.mjs'), '--port', '0'];
   return {
@@ -15,6 +17,10 @@ const commands = ({ root, programs }) => {
     plain: [process.execPath, ...echo],
     inverted: [process.execPath, ...echo, '--event-loop', 'inverted'],
     block: [process.execPath, ...echo, '--wait', 'block'],
+    'epoll C': [programs.epoll_echo],
+    'epoll plain': [process.execPath, ...echo, onEpoll],
+    'epoll inverted': [process.execPath, ...echo, '--event-loop', 'inverted', onEpoll],
+    'epoll block': [process.execPath, ...echo, '--wait', 'block', onEpoll],
     heap: [process.execPath, ...echo, '--buffers', 'heap'],
     'shared, 2 block': [process.execPath, ...echo, '--workers', '2', '--wait', 'block'],
     'shared, 2 loops': [process.execPath, ...echo, '--workers', '2'],
@@ -48,6 +54,20 @@ const figures = [
   [8000, 'node:net', 'C', null],
 ];
 
+/** The second backend. */
+const epollFigures = [
+  [64, 'epoll plain', 'epoll C', 1.15],
+  [64, 'epoll inverted', 'epoll C', null],
+  [64, 'epoll block', 'epoll C', 1.15],
+  [64, 'epoll plain', 'node:net', 0.7],
+  [64, 'epoll plain', 'plain', null],
+  [512, 'epoll plain', 'epoll C', 1.15],
+  [512, 'epoll inverted', 'epoll C', null],
+  [512, 'epoll block', 'epoll C', 1.15],
+  [512, 'epoll plain', 'node:net', 0.7],
+  [512, 'epoll plain', 'plain', null],
+];
+
 /** Two worker threads: on one shared port, or with a port each; against one thread, and against node:net in one process. */
 const workerFigures = [
   ['shared, 2 block', 'node:net', 0.75],
@@ -58,7 +78,8 @@ const workerFigures = [
 
 async function start(name, connections, context) {
   const [command, ...args] = commands(context)[name];
-  const server = new LineProcess(command, args, { cpu: SUBJECT_CPU });
+  const settings = typeof args.at(-1) === 'object' ? args.pop() : {};
+  const server = new LineProcess(command, args, { cpu: SUBJECT_CPU, env: { ...process.env, ...settings } });
   let client;
   try {
     const port = await listeningPort(server);
@@ -95,6 +116,18 @@ export const workloads = [1, 64, 512, 8000].map((connections) => ({
   figures: figures.filter(([count]) => count === connections).map(([, subject, against, bar]) => ({ subject, against, bar })),
   start: (name, context) => start(name, connections, context),
 }));
+
+for (const connections of [64, 512]) {
+  workloads.push({
+    name: `epoll/${connections}`,
+    title: `TCP echo of ${BYTES} bytes on the epoll backend, ${connections} connections`,
+    unit: 'echo',
+    figures: epollFigures
+      .filter(([count]) => count === connections)
+      .map(([, subject, against, bar]) => ({ subject, against, bar })),
+    start: (name, context) => start(name, connections, context),
+  });
+}
 
 workloads.push({
   name: 'workers/64',

@@ -6,7 +6,9 @@ import { LineProcess, SUBJECT_CPU } from '../lib/processes.mjs';
 
 const program = (file, modes) => async (name, context) => {
   const path = join(context.root, 'bench', 'subjects', file);
-  const child = new LineProcess(process.execPath, [path, modes[name]], { cpu: SUBJECT_CPU });
+  const [mode, backend] = modes[name].split(' on ');
+  const env = backend === undefined ? process.env : { ...process.env, COMPLETION_PORT_BACKEND: backend };
+  const child = new LineProcess(process.execPath, [path, mode], { cpu: SUBJECT_CPU, env });
   try {
     const line = await child.line();
     if (line !== 'ready') throw new Error(`${child.name} printed "${line}" in place of "ready"`);
@@ -27,12 +29,16 @@ export const workloads = [
       { subject: 'block', against: 'fs.read', bar: 1 / 6 },
       { subject: 'dispatch', against: 'readSync', bar: 0.85 },
       { subject: 'block', against: 'readSync', bar: 0.85 },
+      { subject: 'epoll dispatch', against: 'fs.read', bar: 0.5 },
+      { subject: 'epoll block', against: 'fs.read', bar: 0.5 },
       { subject: 'aligned', against: 'dispatch', bar: null },
     ],
     start: program('file_reads.mjs', {
       dispatch: 'dispatch',
       aligned: 'aligned',
       block: 'block',
+      'epoll dispatch': 'dispatch on epoll',
+      'epoll block': 'block on epoll',
       'fs.read': 'fs-read',
       readSync: 'read-sync',
     }),

@@ -98,7 +98,7 @@ void ReactorPort::Drive() {
       Reap(0);
       wait = DriverTurn();
       if (wait < 0) return;
-      if (!backlog_.empty()) Pump();
+      // What timers have begun is tried before DriverTurn says anew how long to wait: a try may arm a timer (a listener's pause).
       if (!backlog_.empty()) wait = 0;
       poller_->Submit();
       kick_wanted_ = false;
@@ -147,6 +147,7 @@ void ReactorPort::Pump() {
 // Takes what the poller has, and what pool threads have done; waits for the first up to timeout_ms.
 void ReactorPort::Reap(double timeout_ms) {
   ReadyEvent events[kEventsMax];
+  skipped_ = false;
   for (uint32_t takes = 0; takes < kTakesMax; takes++) {
     if (!shared_) enters_++;
     const int count = poller_->Take(events, timeout_ms);
@@ -430,8 +431,15 @@ void ReactorPort::RequestCancel(Operation& op) {
 
 int ReactorPort::Flush(bool reap) {
   last_error_ = 0;
+  const uint32_t before = in_kernel_;
   if (!backlog_.empty()) Pump();
-  if (reap && (armed_ > 0 || jobs_ > 0)) Reap(0);
+  if (reap && (armed_ > 0 || jobs_ > 0)) {
+    if (looked_ || (in_kernel_ != before && !skipped_))
+      skipped_ = true;
+    else
+      Reap(0);
+    looked_ = false;
+  }
   if (shared_ && !backlog_.empty()) kick_wanted_ = true;
   poller_->Submit();
   RaiseIfWanted();
@@ -442,6 +450,11 @@ int ReactorPort::Wait(double timeout_ms) {
   last_error_ = 0;
   const uint32_t before = in_kernel_;
   if (!backlog_.empty()) Pump();
+  looked_ = false;
+  if (in_kernel_ != before && !skipped_) {
+    skipped_ = true;
+    return 0;
+  }
   if (in_kernel_ != before || !backlog_.empty()) timeout_ms = 0;
   Reap(timeout_ms);
   return last_error_;
@@ -461,6 +474,7 @@ bool ReactorPort::Notify(bool on) {
 void ReactorPort::Look() {
   wakeups_.fetch_add(1, std::memory_order_relaxed);
   Reap(0);
+  looked_ = true;
   poller_->Submit();
 }
 

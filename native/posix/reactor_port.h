@@ -14,6 +14,8 @@
 // - An event starts a try and nothing else. One that comes for nothing, or for a handle that took the place of another, finds EAGAIN.
 // - A turn is bounded (kTriesMax, kTurnBytesMax), each operation has one call in its turn and goes to the end of the backlog: a handle that is
 //   always ready starves nobody. Nobody sleeps while the backlog isn't empty.
+// - A turn that has ended operations already may leave the poller alone, once in a row: what is there fills the next turn, instead of being
+//   taken in small pieces, a call each. Whoever sleeps has looked.
 // - A descriptor that a pool thread uses is closed behind the thread's call, never under it.
 #pragma once
 
@@ -97,6 +99,8 @@ class ReactorPort final : public PosixPort {
   uint32_t jobs_ = 0;        // operations on the pool
   bool reads_now_ = false;
   bool notifying_ = false;
+  bool looked_ = false;   // the poller was looked at, and nothing has been asked of it since
+  bool skipped_ = false;  // the turn before left it alone
   int last_error_ = 0;
 };
 

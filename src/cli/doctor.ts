@@ -50,8 +50,6 @@ interface BackendReport {
   name: string;
   available: boolean;
   reason: string | null;
-  /** What to do about it. */
-  advice: string | null;
   features: Record<string, boolean>;
 }
 
@@ -80,7 +78,6 @@ async function examine(): Promise<{ report: Report; problem: string | null }> {
       name,
       available,
       reason: reason ?? null,
-      advice: adviceFor({ name, reason: reason ?? null }),
       features: { ...features },
     }));
     const port = CompletionPort.create();
@@ -117,7 +114,8 @@ export async function run(argv: string[]): Promise<number> {
   for (const backend of report.backends) {
     const state = backend.available ? paint.green('available') : paint.red('not available');
     lines.push(`${paint.bold(backend.name.padEnd(9))} ${state}${backend.reason === null ? '' : `: ${backend.reason}`}`);
-    if (backend.advice !== null) lines.push(...wrap('to do', backend.advice.split(' '), ' '));
+    const advice = adviceFor(backend);
+    if (advice !== null) lines.push(...wrap('to do', advice.split(' '), ' '));
     const names = Object.keys(backend.features);
     const has = names.filter((name) => backend.features[name] === true);
     const hasNot = names.filter((name) => backend.features[name] !== true);

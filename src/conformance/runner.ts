@@ -90,6 +90,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
   const begin = performance.now();
   const reports: CaseReport[] = [];
   let backend: SuiteReport['backend'] | null = null;
+  let fallbackReason: string | null = null;
   const isAborted = (): boolean => options.signal?.aborted === true;
 
   await withFolder(async (folder) => {
@@ -109,13 +110,15 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     const hello = await start([], {
       record(record) {
         if (record.type === 'refused') throw new RefusedError(record.message);
-        if (record.type === 'hello')
-          backend = { name: record.backend, features: { ...record.features }, fallbackReason: record.fallbackReason };
+        if (record.type === 'hello') {
+          backend = { name: record.backend, features: { ...record.features } };
+          fallbackReason = record.fallbackReason;
+        }
       },
       limit: () => startLimitMs,
     });
     if (isAborted()) return;
-    const { name, fallbackReason } =
+    const { name } =
       backend ?? refuse(`the process that runs the cases ended before the first one (${describeEnd(hello)}) ${hello.stderr}`);
     options.onPlan?.(selected, name, fallbackReason);
 
@@ -191,7 +194,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     durationMs: Math.round(performance.now() - begin),
     runtime: runtimeInfo(),
     os: { platform: process.platform, release: os.release(), arch: process.arch },
-    backend: backend ?? { name: options.backend ?? 'auto', features: {}, fallbackReason: null },
+    backend: backend ?? { name: options.backend ?? 'auto', features: {} },
     totals: countVerdicts(reports),
     cases: reports,
   };

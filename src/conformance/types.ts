@@ -321,8 +321,7 @@ export interface SuiteReport {
   durationMs: number;
   runtime: { name: string; version: string };
   os: { platform: string; release: string; arch: string };
-  /** `fallbackReason`: why the port's own choice wasn't a better one; null where it was, or where the backend was asked for. */
-  backend: { name: string; features: Record<string, boolean>; fallbackReason: string | null };
+  backend: { name: string; features: Record<string, boolean> };
   totals: Record<Verdict, number>;
   cases: CaseReport[];
 }

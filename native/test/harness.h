@@ -55,9 +55,7 @@ struct Case {
 };
 std::vector<Case>& Cases();
 struct Register {
-  Register(const char* id, const char* rule, void (*run)(const Context&), On on = On::kAny) {
-    Cases().push_back({id, rule, run, on});
-  }
+  Register(const char* id, const char* rule, void (*run)(const Context&), On on = On::kAny) { Cases().push_back({id, rule, run, on}); }
 };
 
 // The backends of this build.

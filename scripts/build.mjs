@@ -12,7 +12,18 @@ import { parseArgs } from 'node:util';
 import { rolldown } from 'rolldown';
 import { $ } from 'zx';
 import { Failure, runMain, say } from './lib/log.mjs';
-import { addonFile, buildFolder, cliFile, denyUringFile, distFolder, liburingFolder, root, testAddonFile } from './lib/paths.mjs';
+import {
+  addonFile,
+  buildFolder,
+  cliFile,
+  denyUringFile,
+  distFolder,
+  kqueueAddonFile,
+  kqueueTestAddonFile,
+  liburingFolder,
+  root,
+  testAddonFile,
+} from './lib/paths.mjs';
 import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 import { buildTools, ensureTools } from './setup.mjs';
 import { isVendored, vendorLiburing } from './vendor-liburing.mjs';
@@ -74,24 +85,41 @@ export async function buildNative({ debug = false, testBuild = false, force = fa
   const wanted = [['completion_port.node', addonFile, 'addon']];
   if (testBuild) wanted.push(['completion_port_test.node', testAddonFile, 'addon-test']);
   if (!force && wanted.every(([, , stamp]) => isFresh(stamp, print))) return false;
-
-  await ensureTools(buildTools);
   say(`building the addon (${mode}${testBuild ? ', with the test build' : ''})`);
-  const folder = join(buildFolder, 'cmake', mode);
-  const flags = ['--out', folder, '--CDCP_WERROR=ON', `--CDCP_TEST_BUILD=${testBuild ? 'ON' : 'OFF'}`];
+  await compile(mode, [`--CDCP_TEST_BUILD=${testBuild ? 'ON' : 'OFF'}`], wanted, print, debug);
+  return true;
+}
+
+/** The addons with the kqueue backend over its stand-in, for the tests on Linux. */
+export async function buildKqueue({ force = false } = {}) {
+  const print = fingerprint([...nativeInputs(), ...filesBelow([join(root, 'test/kqueue-shim')])]);
+  const wanted = [
+    ['completion_port.node', kqueueAddonFile, 'addon-kqueue'],
+    ['completion_port_test.node', kqueueTestAddonFile, 'addon-kqueue-test'],
+  ];
+  if (!force && wanted.every(([, , stamp]) => isFresh(stamp, print))) return false;
+  say('building the addon with the kqueue backend, over its stand-in');
+  await compile('kqueue', ['--CDCP_TEST_BUILD=ON', '--CDCP_KQUEUE_SHIM=ON'], wanted, print);
+  return true;
+}
+
+/** One build of the addon by cmake-js in `build/cmake/NAME`; then `wanted`, lists of name, place and stamp, is put in its place. */
+async function compile(name, options, wanted, print, debug = false) {
+  await ensureTools(buildTools);
+  const folder = join(buildFolder, 'cmake', name);
+  const flags = ['--out', folder, '--CDCP_WERROR=ON', ...options];
   if (debug) flags.push('--debug');
   const cmakeJs = join(root, 'node_modules/cmake-js/bin/cmake-js');
   if (!existsSync(cmakeJs)) throw new Failure('cmake-js is missing: run `npm ci` first');
   // cmake-js configures only a fresh folder by itself, so it is asked to each time: options and file lists may be new.
   await loud`${process.execPath} ${cmakeJs} configure ${flags}`;
-  const built =
+  const done =
     await loud`${process.execPath} ${cmakeJs} build --parallel ${availableParallelism()} --out ${folder} ${debug ? ['--debug'] : []}`.nothrow();
-  if (built.exitCode !== 0) throw new Failure("the addon does not build; the compiler's words stand above");
-  for (const [name, file, stamp] of wanted) {
-    install(join(folder, 'out', name), file);
+  if (done.exitCode !== 0) throw new Failure("the addon does not build; the compiler's words stand above");
+  for (const [built, file, stamp] of wanted) {
+    install(join(folder, 'out', built), file);
     writeStamp(stamp, print, [file]);
   }
-  return true;
 }
 
 /** The modules of the package that others load, and what the tests look into. */

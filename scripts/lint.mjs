@@ -1,4 +1,4 @@
-// npm run lint: Biome over TypeScript, scripts and JSON; clang-format over native/ and bench/. `-- --fix` (npm run
+// npm run lint: Biome over TypeScript, scripts and JSON; clang-format over native/, bench/ and test/kqueue-shim/. `-- --fix` (npm run
 // format) writes what both want. A missing clang-format is installed on Debian as root, otherwise an error under CI and a
 // loud remark elsewhere.
 
@@ -21,8 +21,8 @@ await runMain(async () => {
   }`;
   let failed = biome.exitCode !== 0 ? ['biome'] : [];
 
-  const sources = filesBelow([join(root, 'native'), join(root, 'bench')], ['liburing']).filter((file) =>
-    /\.(h|cc|c)$/.test(file),
+  const sources = filesBelow([join(root, 'native'), join(root, 'bench'), join(root, 'test/kqueue-shim')], ['liburing']).filter(
+    (file) => /\.(h|cc|c)$/.test(file),
   );
   let formatter = true;
   try {

@@ -26,7 +26,7 @@ examples:
   npm run test:native -- --only thread --seed 42
 `;
 
-const variants = {
+export const sanitizers = {
   address: {
     sanitize: 'address,undefined',
     env: {
@@ -47,9 +47,9 @@ const runLimitMs = 20 * 60_000;
 
 async function build(name) {
   const folder = join(buildFolder, 'cmake', `native-${name}`);
-  say(`building native/test with -fsanitize=${variants[name].sanitize}`);
+  say(`building native/test with -fsanitize=${sanitizers[name].sanitize}`);
   mkdirSync(folder, { recursive: true });
-  await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Debug -DCP_ADDON=OFF -DCP_NATIVE_TEST=ON -DCP_WERROR=ON -DCP_SANITIZE=${variants[name].sanitize}`;
+  await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Debug -DCP_ADDON=OFF -DCP_NATIVE_TEST=ON -DCP_WERROR=ON -DCP_SANITIZE=${sanitizers[name].sanitize}`;
   await loud`cmake --build ${folder} --parallel ${availableParallelism()}`;
   return join(folder, 'out/cp_native_test');
 }
@@ -58,7 +58,7 @@ async function build(name) {
 async function runProgram(name, program, backend, args) {
   say(`native/${name} on ${backend}`);
   const { reason, tail } = await run(program, ['--backend', backend, ...args], {
-    env: variants[name].env,
+    env: sanitizers[name].env,
     limitMs: runLimitMs,
     stdout: process.stderr,
   });

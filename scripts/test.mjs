@@ -10,11 +10,12 @@ import { Failure, runMain, say } from './lib/log.mjs';
 import { cliFile, denyUringFile, reportFolder, root } from './lib/paths.mjs';
 import { run } from './lib/run.mjs';
 import { buildTools, ensureTools, testTools } from './setup.mjs';
+import { testKqueueShort } from './test-kqueue.mjs';
 
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
-  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp
+  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp, kqueue
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -105,6 +106,9 @@ const steps = {
 
   /** Where io_uring is denied for real the port's own choice is epoll, and all else is as before. */
   seccomp: (values) => conformance('seccomp', values.seed, smaller(values), [denyUringFile, 'EPERM']),
+
+  /** The kqueue backend over its stand-in: a part of npm run test:kqueue. */
+  kqueue: ({ seed }) => testKqueueShort(seed === undefined ? undefined : Number(seed)),
 };
 
 /** Without the one case whose bound (memory, behind a thousand threads) holds for its full count only: a runtime's first hundred cost more. */
@@ -142,7 +146,7 @@ async function conformance(step, seed, options = [], before = []) {
 }
 
 /** Steps that need a backend, and so Linux for now. */
-const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp'];
+const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue'];
 
 await runMain(async () => {
   let values;

@@ -109,6 +109,8 @@ export interface NativeModule {
   readonly abi: { version: number; controlBytes: number; entryBytes: number; maxSubmissions: number; maxCompletions: number };
   readonly version: string;
   readonly errors: readonly NativeError[];
+  /** The backends that were compiled in, the best first. */
+  readonly backends: readonly BackendName[];
   /** The monotonic clock, in milliseconds with fractions. */
   now(): number;
   probe(disable: string): BackendReport[];
@@ -161,11 +163,12 @@ const rebuild = "run 'npx completion-port build'";
 
 function load(): NativeModule {
   const platform = `${process.platform}-${process.arch}`;
-  // A documented hook of the tests: narrow generations and mutants live in an addon of their own.
-  const file =
-    process.env.COMPLETION_PORT_BUILD === 'test'
-      ? `../build/${platform}-test/completion_port_test.node`
-      : `../build/${platform}/completion_port.node`;
+  // Documented hooks of the tests: narrow generations and mutants live in an addon of their own, and so does the kqueue backend over a
+  // stand-in for kqueue.
+  const test = process.env.COMPLETION_PORT_BUILD === 'test';
+  const shim = (process.env.COMPLETION_PORT_KQUEUE_SHIM ?? '') !== '';
+  const folder = shim ? `${platform}-kqueue` : test ? `${platform}-test` : platform;
+  const file = `../build/${folder}/${test ? 'completion_port_test' : 'completion_port'}.node`;
   const { fileURLToPath } = require('node:url') as typeof import('node:url');
   const path = fileURLToPath(new URL(file, import.meta.url));
   let module: NativeModule;
@@ -177,7 +180,7 @@ function load(): NativeModule {
       ? `there is no native addon for ${platform} (${path})`
       : `the native addon ${path} can't be loaded (${String(cause)})`;
     const how =
-      process.platform === 'linux' ? `${rebuild} to build it` : 'this version of completion-port has been built for Linux only';
+      process.platform === 'win32' ? 'this version of completion-port has no backend for Windows' : `${rebuild} to build it`;
     throw misuse(Error, 'ERR_NO_NATIVE', `${what}; ${how}`, cause);
   }
   const { abi } = module;

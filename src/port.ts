@@ -40,8 +40,6 @@ const SCARCE: Readonly<Record<number, 'ENOMEM' | 'ENFILE' | 'EMFILE'>> = { 12: '
 const INFINITE = Number.POSITIVE_INFINITY;
 
 const backendNames: readonly string[] = ['io_uring', 'epoll', 'kqueue', 'iocp'];
-/** What 'auto' tries, the best first. */
-const automatic: readonly string[] = ['io_uring', 'epoll'];
 
 /** Options of CompletionPort.create. */
 export interface CreateOptions {
@@ -184,7 +182,7 @@ function chooseBackends(given: unknown): readonly string[] {
     return [given];
   }
   const wanted = process.env.COMPLETION_PORT_BACKEND;
-  if (wanted === undefined || wanted === '' || wanted === 'auto') return automatic;
+  if (wanted === undefined || wanted === '' || wanted === 'auto') return native.backends;
   if (!backendNames.includes(wanted)) {
     throw wrongValue('COMPLETION_PORT_BACKEND', `must be 'auto', 'io_uring', 'epoll', 'kqueue' or 'iocp', but is '${wanted}'`);
   }

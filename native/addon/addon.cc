@@ -18,6 +18,9 @@
 #include "posix/files.h"
 #include "posix/sockets.h"
 
+#if defined(__APPLE__)
+#include <dlfcn.h>
+#endif
 #include <fcntl.h>
 #include <unistd.h>
 #include <cerrno>
@@ -242,10 +245,22 @@ napi_value Probe(napi_env env, napi_callback_info info) {
     }
     Set(env, reports, at, Report(env, backend, port != nullptr, error.reason, features));
   };
+  const auto foreign = [&](uint32_t at, const char* backend, const char* reason) {
+    Set(env, reports, at, Report(env, backend, false, reason, NewObject(env)));
+  };
+#if defined(CP_BACKEND_LINUX)
   report(0, "io_uring");
   report(1, "epoll");
-  Set(env, reports, 2u, Report(env, "kqueue", false, "kqueue is a facility of macOS and the BSDs", NewObject(env)));
-  Set(env, reports, 3u, Report(env, "iocp", false, "I/O completion ports are a facility of Windows", NewObject(env)));
+#else
+  foreign(0, "io_uring", "io_uring is a facility of Linux");
+  foreign(1, "epoll", "epoll is a facility of Linux");
+#endif
+#if defined(CP_BACKEND_KQUEUE)
+  report(2, "kqueue");
+#else
+  foreign(2, "kqueue", "kqueue is a facility of macOS and the BSDs");
+#endif
+  foreign(3, "iocp", "I/O completion ports are a facility of Windows");
   return reports;
 }
 
@@ -269,7 +284,16 @@ void Environment::CleanUp(void* data) {
 
 namespace {
 
+// An idle thread of the file pool may outlive the last environment that had loaded the module. Elsewhere the linker says it (-z nodelete).
+void StayLoaded() {
+#if defined(__APPLE__)
+  Dl_info own;  // dladdr(3); dlopen(3): RTLD_NODELETE keeps the image through any dlclose, RTLD_NOLOAD only looks for it
+  if (dladdr(reinterpret_cast<const void*>(&StayLoaded), &own) != 0) dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+#endif
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  StayLoaded();
   auto* environment = new Environment;
   environment->id = ++last_environment;
   napi_set_instance_data(
@@ -293,6 +317,16 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
     Set(env, errors, i, error);
   }
   Set(env, exports, "errors", errors);
+  // What this addon has, the best first: what 'auto' tries.
+  napi_value backends = NewArray(env);
+#if defined(CP_BACKEND_LINUX)
+  Set(env, backends, 0u, Text(env, "io_uring"));
+  Set(env, backends, 1u, Text(env, "epoll"));
+#endif
+#if defined(CP_BACKEND_KQUEUE)
+  Set(env, backends, 0u, Text(env, "kqueue"));
+#endif
+  Set(env, exports, "backends", backends);
   constexpr struct {
     const char* name;
     napi_callback callback;

@@ -4,7 +4,6 @@
 
 #include <dlfcn.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 #include <algorithm>
 #include <atomic>
@@ -14,6 +13,7 @@
 #include <thread>
 
 #include "core/assert.h"
+#include "posix/signal_descriptor.h"
 
 namespace cp::addon {
 
@@ -243,23 +243,21 @@ class InvertedLoop final : public EventLoop {
 class ThreadLoop final : public EventLoop {
  public:
   ~ThreadLoop() override {
-    if (control_fd_ >= 0 && thread_.joinable()) {
+    if (thread_.joinable()) {
       stopping_.store(true);
-      Signal();
+      control_.Raise();
       thread_.join();
     }
     if (function_ != nullptr) {
       shared_->loop = nullptr;
       napi_release_threadsafe_function(function_, napi_tsfn_abort);
     }
-    if (control_fd_ >= 0) close(control_fd_);
   }
   bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
     source_ = &source;
     wake_ = wake;
     data_ = data;
-    control_fd_ = eventfd(0, EFD_CLOEXEC);
-    if (control_fd_ < 0) return false;
+    if (!control_.Open()) return false;
     napi_value name;
     if (napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
     shared_ = new Shared{this};
@@ -288,22 +286,17 @@ class ThreadLoop final : public EventLoop {
     if (env == nullptr || self == nullptr) return;
     self->called_.store(false);
     self->source_->Look();
-    if (self->source_->stays_ready()) self->Signal();  // what was there has been taken: the descriptor may be waited for again
-    self->wake_(self->data_);                          // may end `self`
-  }
-  void Signal() {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(control_fd_, &one, sizeof(one));
+    if (self->source_->stays_ready()) self->control_.Raise();  // what was there has been taken: the descriptor may be waited for again
+    self->wake_(self->data_);                                  // may end `self`
   }
   void Run(int fd) {
     // A descriptor that stays readable until the event loop has looked isn't waited for until then: this thread would spin.
     bool wait = true;
     for (;;) {
-      pollfd fds[2] = {{wait ? fd : -1, POLLIN, 0}, {control_fd_, POLLIN, 0}};
+      pollfd fds[2] = {{wait ? fd : -1, POLLIN, 0}, {control_.descriptor(), POLLIN, 0}};
       if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
       if ((fds[1].revents & POLLIN) != 0) {
-        uint64_t count;
-        [[maybe_unused]] const ssize_t bytes = read(control_fd_, &count, sizeof(count));
+        control_.Clear();
         if (stopping_.load()) return;
         wait = true;
         continue;
@@ -321,7 +314,7 @@ class ThreadLoop final : public EventLoop {
   std::thread thread_;
   std::atomic<bool> called_{false};
   std::atomic<bool> stopping_{false};
-  int control_fd_ = -1;
+  posix::SignalDescriptor control_;
   LoopSource* source_ = nullptr;
   void (*wake_)(void*) = nullptr;
   void* data_ = nullptr;

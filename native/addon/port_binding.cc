@@ -5,11 +5,14 @@
 #include "addon/values.h"
 #include "core/test_hooks.h"
 #include "posix/thread_sample.h"
-#if defined(__linux__)
+#if defined(CP_BACKEND_LINUX)
 #include "linux/epoll_poller.h"
 #include "linux/uring_port.h"
-#include "posix/reactor_port.h"
 #endif
+#if defined(CP_BACKEND_KQUEUE)
+#include "mac/kqueue_poller.h"
+#endif
+#include "posix/reactor_port.h"
 
 namespace cp::addon {
 
@@ -40,9 +43,12 @@ EndedBy EndedByOf(uint32_t by) {
 }  // namespace
 
 std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error) {
-#if defined(__linux__)
+#if defined(CP_BACKEND_LINUX)
   if (backend == "io_uring") return UringPort::Create(options, error);
   if (backend == "epoll") return posix::ReactorPort::Create(options, "epoll", &MakeEpollPoller, error);
+#endif
+#if defined(CP_BACKEND_KQUEUE)
+  if (backend == "kqueue") return posix::ReactorPort::Create(options, "kqueue", &MakeKqueuePoller, error);
 #endif
   *error = {0, "this version of completion-port has no backend '" + backend + "' for this system"};
   return nullptr;

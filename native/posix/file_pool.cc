@@ -8,6 +8,8 @@
 #include <memory>
 #include <mutex>
 
+#include "posix/thread_name.h"
+
 namespace cp::posix {
 
 namespace {
@@ -44,6 +46,7 @@ Pool& ThePool() {
 }
 
 void* Work(void*) {
+  NameThread("cp-file-pool");
   Pool& pool = ThePool();
   std::unique_lock lock(pool.mutex);
   for (;;) {
@@ -75,9 +78,6 @@ bool StartThread() {
   const bool started = pthread_create(&thread, &attributes, Work, nullptr) == 0;
   pthread_attr_destroy(&attributes);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#if defined(__linux__)
-  if (started) pthread_setname_np(thread, "cp-file-pool");
-#endif
   return started;
 }
 

@@ -1,21 +1,25 @@
-// See files.h. Facts: open(2), fcntl(2), inode(7), pread(2), readv(2), fsync(2).
+// See files.h. Facts: open(2), fcntl(2), inode(7), pread(2), readv(2), fsync(2). preadv(2) and pwritev(2) are in FreeBSD since 6.0 and in macOS
+// since 11.0, fdatasync(2) in FreeBSD since 11.1.
 #include "posix/files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#if defined(__linux__)
-#include <sys/sysmacros.h>
-#endif
 #include <time.h>
 #include <unistd.h>
 #include <cerrno>
 
 #include "core/test_hooks.h"
+#include "posix/platform.h"
+
+#if CP_LINUX
+#include <sys/sysmacros.h>
+#endif
 
 namespace cp::posix {
 
 namespace {
 
+#if CP_LINUX
 // Devices of memory that answer at once (Documentation/admin-guide/devices.txt, character devices of major 1): null, zero, full, random,
 // urandom. Others of that major don't: a read of kmsg waits for the kernel's next message.
 bool IsMemoryDevice(const struct stat& info) {
@@ -23,6 +27,17 @@ bool IsMemoryDevice(const struct stat& info) {
   const unsigned number = minor(info.st_rdev);
   return number == 3 || number == 5 || (number >= 7 && number <= 9);
 }
+#else
+// The same devices by their names: macOS has numbers of its own for them, FreeBSD gives numbers out as drivers come (devfs(5)).
+bool IsMemoryDevice(const struct stat& info) {
+  if (!S_ISCHR(info.st_mode)) return false;
+  for (const char* name : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}) {
+    struct stat known;
+    if (stat(name, &known) == 0 && S_ISCHR(known.st_mode) && known.st_rdev == info.st_rdev) return true;
+  }
+  return false;
+}
+#endif
 
 }  // namespace
 
@@ -38,7 +53,13 @@ int Classify(int fd) {
   return 0;
 }
 
-int OpenError(int number) { return number == ENXIO ? kNotAFile : -number; }
+int OpenError(int number) {
+#if !CP_LINUX
+  // The path is a socket's (open(2) of FreeBSD and macOS, EOPNOTSUPP).
+  if (number == EOPNOTSUPP) return kNotAFile;
+#endif
+  return number == ENXIO ? kNotAFile : -number;
+}
 
 int Open(const char* path, int flags, uint32_t mode) {
   int fd;
@@ -56,9 +77,11 @@ namespace {
 
 int Sync(int fd, bool data_only) {
 #if defined(__APPLE__)
-  // fsync(2) of macOS leaves the data in the drive's own cache; F_FULLFSYNC doesn't (fcntl(2)).
+  // fsync(2) of macOS leaves the data in the drive's own cache; F_FULLFSYNC doesn't (fcntl(2)). A file system that lacks it (one of a network)
+  // has fsync; any other failure is the answer, which a second call might not give again. macOS declares no fdatasync.
   (void)data_only;
-  return fcntl(fd, F_FULLFSYNC) == -1 ? fsync(fd) : 0;
+  if (fcntl(fd, F_FULLFSYNC) != -1) return 0;
+  return errno == ENOTSUP || errno == ENOTTY || errno == EINVAL ? fsync(fd) : -1;
 #else
   return data_only ? fdatasync(fd) : fsync(fd);
 #endif
@@ -115,7 +138,7 @@ Outcome Perform(const FileRequest& request) {
   return result < 0 ? Outcome{0, errno} : Outcome{result, 0};
 }
 
-#if defined(__linux__) && defined(RWF_NOWAIT)
+#if CP_LINUX && defined(RWF_NOWAIT)
 int64_t ReadNow(const FileRequest& request) {
   const iovec one = {request.data, request.length};
   const bool vectored = request.kind == Opcode::kReadv;

@@ -6,6 +6,7 @@
 
 #include "core/port.h"
 #include "core/waiters.h"
+#include "posix/signal_descriptor.h"
 
 namespace cp::posix {
 
@@ -13,16 +14,15 @@ class LoopNotifier final : public Wake, public LoopSource {
  public:
   // Null: no descriptor left.
   static std::shared_ptr<LoopNotifier> Create();
-  ~LoopNotifier() override;
 
   void Notify() override;
-  int notification_fd() const override { return fd_; }
+  int notification_fd() const override { return signal_.descriptor(); }
   void ClearNotification() override;
   void RaiseNotification() override;
 
  private:
-  explicit LoopNotifier(int fd) : fd_(fd) {}
-  const int fd_;
+  LoopNotifier() = default;
+  SignalDescriptor signal_;
   std::atomic<bool> notified_{false};
 };
 

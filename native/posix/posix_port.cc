@@ -11,6 +11,7 @@
 
 #include "posix/errors.h"
 #include "posix/files.h"
+#include "posix/thread_name.h"
 #include "posix/thread_sample.h"
 
 namespace cp::posix {
@@ -25,16 +26,6 @@ struct StartOfDriver {
   bool opened = false;
   std::binary_semaphore done{0};
 };
-
-void NameThread(const char* name) {
-#if defined(__APPLE__)
-  pthread_setname_np(name);
-#elif defined(__linux__)
-  pthread_setname_np(pthread_self(), name);
-#else
-  (void)name;
-#endif
-}
 
 }  // namespace
 

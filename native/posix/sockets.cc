@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "posix/platform.h"
+
 namespace cp::posix {
 
 socklen_t ToSockaddr(const AddressEntry& address, sockaddr_storage* out) {
@@ -55,15 +57,47 @@ int Fail(int fd) {
   close(fd);
   return -error;
 }
+
+#if !CP_LINUX
+// What a socket needs where neither socket(2) nor accept(2) takes flags. False: errno says why.
+bool MakeOurs(int fd) {
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return false;
+#if defined(SO_NOSIGPIPE)
+  // Early: macOS refuses it (EINVAL) to a socket that its peer has reset since (setsockopt(2)).
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+#endif
+  return true;
+}
+#endif
+
+// A stream socket that no child inherits, or a negative errno.
+int NewSocket(int family) {
+#if CP_LINUX
+  const int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  return fd < 0 ? -errno : fd;
+#else
+  // SOCK_CLOEXEC is in FreeBSD since 10.0, not in macOS: a child forked between these two calls keeps the socket until its exec.
+  const int fd = socket(family, SOCK_STREAM, 0);
+  if (fd < 0) return -errno;
+  return MakeOurs(fd) ? fd : Fail(fd);
+#endif
+}
 }  // namespace
 
 int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_only) {
-  const int fd = socket(address.family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -errno;
+  const int fd = NewSocket(address.family == 4 ? AF_INET : AF_INET6);
+  if (fd < 0) return fd;
   const int on = 1;
   // As servers expect: an address whose connections linger in TIME_WAIT can be listened on again.
   if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) return Fail(fd);
-  if (reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) return Fail(fd);
+#if defined(SO_REUSEPORT_LB)
+  // Several listeners of one address, connections spread over them: FreeBSD's own name for it (setsockopt(2)); its SO_REUSEPORT gives all to one.
+  constexpr int kReusePort = SO_REUSEPORT_LB;
+#else
+  constexpr int kReusePort = SO_REUSEPORT;
+#endif
+  if (reuse_port && setsockopt(fd, SOL_SOCKET, kReusePort, &on, sizeof(on)) != 0) return Fail(fd);
   if (address.family == 6) {
     const int only = ipv6_only ? 1 : 0;
     if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only)) != 0) return Fail(fd);
@@ -76,8 +110,8 @@ int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_
 }
 
 int Socket(int family, const AddressEntry* local) {
-  const int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -errno;
+  const int fd = NewSocket(family == 4 ? AF_INET : AF_INET6);
+  if (fd < 0) return fd;
   if (local == nullptr) return fd;
   sockaddr_storage storage;
   const socklen_t length = ToSockaddr(*local, &storage);
@@ -94,13 +128,15 @@ int Accept(int listener, AddressEntry* peer) {
   sockaddr_storage storage{};
   socklen_t length = sizeof(storage);
   auto* address = reinterpret_cast<sockaddr*>(&storage);
-#if defined(__APPLE__)
-  const int fd = accept(listener, address, &length);
-  if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return Fail(fd);
-#else
+#if CP_LINUX
   const int fd = accept4(listener, address, &length, SOCK_CLOEXEC);
-#endif
   if (fd < 0) return -errno;
+#else
+  // accept4(2) is in FreeBSD since 10.0, not in macOS.
+  const int fd = accept(listener, address, &length);
+  if (fd < 0) return -errno;
+  if (!MakeOurs(fd)) return Fail(fd);
+#endif
   if (!FromSockaddr(storage, peer)) *peer = {};
   return fd;
 }
@@ -167,7 +203,10 @@ int GetOption(int fd, SocketOption option) {
   if (!NameOf(option, &name)) return -EINVAL;
   int value = 0;
   socklen_t length = sizeof(value);
-  return getsockopt(fd, name.level, name.name, &value, &length) == 0 ? value : -errno;
+  if (getsockopt(fd, name.level, name.name, &value, &length) != 0) return -errno;
+  // The BSDs answer with the option's bit (getsockopt(2) of FreeBSD: "a non-zero value").
+  const bool is_switch = option == SocketOption::kNoDelay || option == SocketOption::kKeepAlive;
+  return is_switch ? value != 0 : value;
 }
 
 int ParseAddress(const std::string& text, AddressEntry* out) {

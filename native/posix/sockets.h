@@ -9,8 +9,9 @@
 
 namespace cp::posix {
 
-// A send to a peer that is gone is an error, never SIGPIPE: by this flag (send(2)), or where it is missing by an option of the socket.
-#if defined(MSG_NOSIGNAL)
+// A send to a peer that is gone is an error, never SIGPIPE: by this flag (send(2) of Linux and FreeBSD), or where it is missing by an option of
+// the socket (SO_NOSIGPIPE, setsockopt(2) of macOS). Headers of a newer macOS may name a flag that an older kernel doesn't know.
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)
 inline constexpr int kNoSignal = MSG_NOSIGNAL;
 #else
 inline constexpr int kNoSignal = 0;

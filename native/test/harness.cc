@@ -11,8 +11,12 @@
 #include <limits>
 #include <string_view>
 
+#if defined(CP_BACKEND_LINUX)
 #include "linux/epoll_poller.h"
 #include "linux/uring_port.h"
+#else
+#include "mac/kqueue_poller.h"
+#endif
 #include "posix/reactor_port.h"
 
 namespace cp::test {
@@ -23,15 +27,25 @@ std::vector<Case>& Cases() {
 }
 
 namespace {
-const char* the_backend = "io_uring";
+const char* the_backend = kBackends[0];
 }  // namespace
 
 const char* Backend() { return the_backend; }
 void ChooseBackend(const char* name) { the_backend = name; }
 
 std::unique_ptr<Port> MakePort(const PortOptions& options, CreateError* error) {
-  if (std::string_view(the_backend) == "epoll") return posix::ReactorPort::Create(options, "epoll", &MakeEpollPoller, error);
-  return UringPort::Create(options, error);
+#if defined(CP_BACKEND_LINUX)
+  if (std::string_view(the_backend) == "io_uring") return UringPort::Create(options, error);
+#endif
+  return posix::ReactorPort::Create(options, the_backend, &MakePoller, error);
+}
+
+std::unique_ptr<posix::Poller> MakePoller(CreateError* error) {
+#if defined(CP_BACKEND_LINUX)
+  return MakeEpollPoller(error);
+#else
+  return MakeKqueuePoller(error);
+#endif
 }
 
 Fenced::Fenced(size_t bytes) {

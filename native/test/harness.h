@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/port.h"
+#include "posix/poller.h"
 
 namespace cp::test {
 
@@ -43,24 +44,33 @@ struct Context {
   }
 };
 
+// What a case is about: every backend, or those that the reactor makes, or one.
+enum class On { kAny, kReactor, kUring };
+
 struct Case {
   const char* id;
   const char* rule;
   void (*run)(const Context&);
-  const char* backend;
+  On on;
 };
 std::vector<Case>& Cases();
-// `backend`: the only one that the case is about; null: any.
 struct Register {
-  Register(const char* id, const char* rule, void (*run)(const Context&), const char* backend = nullptr) {
-    Cases().push_back({id, rule, run, backend});
-  }
+  Register(const char* id, const char* rule, void (*run)(const Context&), On on = On::kAny) { Cases().push_back({id, rule, run, on}); }
 };
+
+// The backends of this build.
+#if defined(CP_BACKEND_LINUX)
+inline constexpr const char* kBackends[] = {"io_uring", "epoll"};
+#else
+inline constexpr const char* kBackends[] = {"kqueue"};
+#endif
 
 // The backend that this run is about, and a port on it; null: see *error.
 const char* Backend();
 std::unique_ptr<Port> MakePort(const PortOptions& options, CreateError* error);
 void ChooseBackend(const char* name);
+// The poller of the build's reactor.
+std::unique_ptr<posix::Poller> MakePoller(CreateError* error);
 
 // A failed check ends its case; the program has no exceptions, so it leaves by longjmp out of the case's function.
 [[noreturn]] void Fail(const char* file, int line, const std::string& what);

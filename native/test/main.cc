@@ -1,8 +1,8 @@
 // The program: runs the cases, prints one line each and a closing `N passed, N failed`.
 //
-//   cp_native_test [--backend io_uring|epoll] [--filter TEXT] [--seed N] [--scale X] [--list]
+//   cp_native_test [--backend NAME] [--filter TEXT] [--seed N] [--scale X] [--list]
 //
-// A run is about one backend; what has none (arena, queues, tables) is a part of the run on io_uring.
+// A run is about one backend, the build's first unless named; what has none (arena, queues, tables) is a part of the run on the first.
 #include <csetjmp>
 #include <cstdlib>
 #include <string_view>
@@ -31,10 +31,16 @@ static bool Holds(const Case& each, const Context& context) {
 
 static bool Belongs(const Case& each) {
   const std::string_view backend = Backend(), id = each.id;
-  if (each.backend != nullptr) return backend == each.backend;
+  if (each.on != On::kAny) return (backend == "io_uring") == (each.on == On::kUring);
   for (const std::string_view family : {"arena/", "operations/", "timers/model", "packets/", "handles/"})
-    if (id.substr(0, family.size()) == family) return backend == "io_uring";
+    if (id.substr(0, family.size()) == family) return backend == kBackends[0];
   return true;
+}
+
+static const char* Named(const std::string& name) {
+  for (const char* each : kBackends)
+    if (name == each) return each;
+  return nullptr;
 }
 
 static int Main(int argc, char** argv) {
@@ -46,8 +52,8 @@ static int Main(int argc, char** argv) {
       for (const Case& each : Cases()) std::printf("%-28s %s\n", each.id, each.rule);
       return 0;
     }
-    if (i + 1 < argc && option == "--backend" && (argv[i + 1] == std::string("io_uring") || argv[i + 1] == std::string("epoll"))) {
-      ChooseBackend(argv[++i]);
+    if (i + 1 < argc && option == "--backend" && Named(argv[i + 1]) != nullptr) {
+      ChooseBackend(Named(argv[++i]));
     } else if (i + 1 < argc && option == "--filter") {
       filter = argv[++i];
     } else if (i + 1 < argc && option == "--seed") {
@@ -55,7 +61,7 @@ static int Main(int argc, char** argv) {
     } else if (i + 1 < argc && option == "--scale") {
       context.scale = std::strtod(argv[++i], nullptr);
     } else {
-      std::fprintf(stderr, "usage: %s [--backend io_uring|epoll] [--filter TEXT] [--seed N] [--scale X] [--list]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--backend NAME] [--filter TEXT] [--seed N] [--scale X] [--list]\n", argv[0]);
       return 2;
     }
   }

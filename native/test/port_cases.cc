@@ -124,7 +124,7 @@ static Register cancel_plain(
       tenth.scale /= 10;
       CancelRecv(tenth, "defer_taskrun,taskrun_flag,single_issuer,submit_all,ext_arg");
     },
-    "io_uring");
+    On::kUring);
 
 static Register cancel_send("cancel/send", "a cancelled send reports the bytes that the peer really gets", [](const Context& context) {
   Random random(context.seed);
@@ -433,7 +433,7 @@ static Register pool_descriptors(
       test.Start(Opcode::kSize, file, 0, 0);
       CHECK_EQ(test.GetExactly(1)[0].result, 30.0);
     },
-    "io_uring");
+    On::kUring);
 
 static Register close_port("port/close", "a port closed with everything in flight lets go of all and leaks nothing",
                            [](const Context& context) {

@@ -14,7 +14,6 @@
 #include <set>
 #include <thread>
 
-#include "linux/epoll_poller.h"
 #include "posix/file_pool.h"
 #include "posix/reactor_port.h"
 #include "test/harness.h"
@@ -27,7 +26,7 @@ constexpr auto kOk = static_cast<int32_t>(Status::kOk);
 constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
 constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
 
-// An epoll that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
+// A poller that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
 class NoisyPoller final : public posix::Poller {
  public:
   explicit NoisyPoller(std::unique_ptr<posix::Poller> real) : real_(std::move(real)) {}
@@ -67,9 +66,9 @@ std::atomic<uint64_t> NoisyPoller::told_{0};
 
 std::unique_ptr<Port> MakeNoisy(const PortOptions& options, CreateError* error) {
   return posix::ReactorPort::Create(
-      options, "epoll",
+      options, Backend(),
       [](CreateError* refused) -> std::unique_ptr<posix::Poller> {
-        auto real = MakeEpollPoller(refused);
+        auto real = MakePoller(refused);
         if (!real) return nullptr;
         return std::make_unique<NoisyPoller>(std::move(real));
       },
@@ -177,7 +176,7 @@ static Register spurious(
         close(peer);
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register connects(
     "reactor/connect", "an event isn't taken for a connection: a connect that hangs is told nothing until it is made or refused",
@@ -223,7 +222,7 @@ static Register connects(
         close(listener);
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register reuse(
     "reactor/reuse", "ten thousand descriptors closed and opened again under pending operations: nothing is mixed up",
@@ -263,7 +262,7 @@ static Register reuse(
       }
       CHECK_EQ(OpenDescriptors(), before);
     },
-    "epoll");
+    On::kReactor);
 
 static Register slow_disk(
     "reactor/slow-disk", "with every thread of the pool held sockets go on, and what waits for the disk can be cancelled and closed",
@@ -306,7 +305,7 @@ static Register slow_disk(
       }
       close(peer);
     },
-    "epoll");
+    On::kReactor);
 
 static Register fair(
     "reactor/fair", "a handle that is always ready, with hundreds of operations in line, doesn't keep others waiting for its end",
@@ -363,7 +362,7 @@ static Register fair(
       CHECK(of_modest > 5);
       CHECK(of_greedy > 100);
     },
-    "epoll");
+    On::kReactor);
 
 static Register resets(
     "reactor/resets", "a peer's reset in each state is told once to whoever waits, and stays; half a connection goes on",
@@ -443,7 +442,7 @@ static Register resets(
         }
       }
     },
-    "epoll");
+    On::kReactor);
 
 static Register timed(
     "reactor/timeouts", "data that was there before the time ran out is taken, although nobody looked in between",
@@ -461,6 +460,53 @@ static Register timed(
       }
       close(peer);
     },
-    "epoll");
+    On::kReactor);
+
+static Register stream(
+    "reactor/stream", "a stream arrives whole and in order, in whatever pieces the kernel moves it and whatever it says in between",
+    [](const Context& context) {
+      TestPortOptions options;
+      options.arena_bytes = 4 << 20;
+      TestPort test(options);
+      Random random(context.seed);
+      // Both ends are handles: the one sends plainly what the other receives.
+      int fds[2];
+      TcpPair(fds);
+      Handle& from = test.Adopt(HandleKind::kSocket, fds[0], 1);
+      Handle& to = test.Adopt(HandleKind::kSocket, fds[1], 2);
+      const uint32_t half = 2 << 20;
+      uint64_t sent = 0, received = 0, sends = 0, recvs = 0;
+      const uint64_t total = context.Count(8 << 20);
+      const auto byte_at = [](uint64_t at) { return static_cast<std::byte>(at * 2654435761u >> 24); };
+      while (received < total) {
+        if (sends == 0 && sent < total) {
+          const uint64_t length = std::min<uint64_t>(1 + random.Below(half), total - sent);
+          for (uint64_t i = 0; i < length; i++) test.arena()[i] = byte_at(sent + i);
+          test.Start(Opcode::kSend, from, 0, length);
+          sent += length;
+          sends++;
+        }
+        if (recvs == 0) {
+          test.Start(Opcode::kRecv, to, half, 1 + random.Below(half));
+          recvs++;
+        }
+        for (const CompletionEntry& packet : test.GetExactly(1)) {
+          CHECK_EQ(packet.status, kOk);
+          if (packet.key == 1) {
+            sends--;
+            continue;
+          }
+          recvs--;
+          CHECK(packet.bytes > 0);
+          for (uint64_t i = 0; i < static_cast<uint64_t>(packet.bytes); i++) CHECK(test.arena()[half + i] == byte_at(received + i));
+          received += static_cast<uint64_t>(packet.bytes);
+        }
+      }
+      CHECK_EQ(received, total);
+      if (sends > 0) test.GetExactly(1);
+      test.Close(from, false);
+      test.Close(to, false);
+    },
+    On::kReactor);
 
 }  // namespace cp::test

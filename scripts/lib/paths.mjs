@@ -15,6 +15,10 @@ export const target = `${process.platform}-${process.arch}`;
 export const addonFile = join(buildFolder, target, 'completion_port.node');
 export const testAddonFile = join(buildFolder, `${target}-test`, 'completion_port_test.node');
 
+/** The same two over a stand-in for kqueue (test/kqueue-shim), chosen by COMPLETION_PORT_KQUEUE_SHIM. */
+export const kqueueAddonFile = join(buildFolder, `${target}-kqueue`, 'completion_port.node');
+export const kqueueTestAddonFile = join(buildFolder, `${target}-kqueue`, 'completion_port_test.node');
+
 /** Starts a command to which io_uring is denied (test/seccomp/deny_uring.c). */
 export const denyUringFile = join(buildFolder, 'test/deny_uring');
 

@@ -33,6 +33,9 @@ Examples:
 /** What CMakeLists.txt asks for. */
 const cmakeMin = [3, 18] as const;
 
+/** What has a backend. macOS and FreeBSD build it with kqueue. */
+const platforms: readonly string[] = ['linux', 'darwin', 'freebsd'];
+
 /** Enough of the compiler's output to see the first error of most failures. */
 const logLinesMax = 60;
 
@@ -63,8 +66,8 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 async function build(debug: boolean, force: boolean): Promise<number> {
-  if (process.platform !== 'linux') {
-    throw new BuildError(`this version has a backend for Linux only, this is ${process.platform}`);
+  if (!platforms.includes(process.platform)) {
+    throw new BuildError(`this version has backends for ${platforms.join(', ')}; this is ${process.platform}`);
   }
   const { version } = require('../../package.json') as { version: string };
   const output = path.join(packageFolder, 'build', `${process.platform}-${process.arch}`, 'completion_port.node');
@@ -73,7 +76,7 @@ async function build(debug: boolean, force: boolean): Promise<number> {
     say(`${output} is there already, version ${version}; --force builds it again`);
     return 0;
   }
-  if (!fs.existsSync(path.join(packageFolder, 'native/linux/liburing/src/setup.c'))) {
+  if (process.platform === 'linux' && !fs.existsSync(path.join(packageFolder, 'native/linux/liburing/src/setup.c'))) {
     throw new BuildError(
       `the sources of liburing are missing in ${packageFolder}; install the package anew, in a clone run 'npm run build'`,
     );

@@ -3,4 +3,16 @@
 
 import type { Gate } from './types.js';
 
-export const gates: readonly Gate[] = [];
+/** A thread that sleeps in the kernel without having said so. */
+const unseenSleepers = ['futex', 'pipe', 'child-process', 'event-loop', 'resumes'].map(
+  (name): Gate => ({
+    id: `CONC-06/${name}`,
+    backend: 'kqueue',
+    reason:
+      'a thread that sleeps in the kernel is not noticed: what another thread does is told by Linux in /proc/self/task only; here a thread frees its place by port.blocking(fn), or when it gets again',
+    source:
+      'proc(5) of Linux, which macOS lacks and FreeBSD has without threads (procfs(5)); kqueue(2) has no filter for it. sysctl(3) with KERN_PROC_INC_THREAD and thread_info of Mach tell it in forms that nobody has tried for this yet',
+  }),
+);
+
+export const gates: readonly Gate[] = [...unseenSleepers];

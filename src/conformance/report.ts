@@ -107,7 +107,7 @@ export function listing(cases: readonly ConformanceCase[], whole: boolean): stri
 
 /**
  * Where a run inside a checkout of the project leaves its report: `build/reports/io_uring-node20.json` for a full run (`epoll-seccomp-node20.json`
- * where the port took epoll because a seccomp profile denies io_uring), the same
+ * where the port took epoll because a seccomp profile denies io_uring, `kqueue-xnu-node20.json` over the stand-in that behaves as XNU), the same
  * name under `partial/` for any other. Null for an installed package: that has no place for reports.
  */
 export function reportFile(
@@ -122,7 +122,10 @@ export function reportFile(
   // A backend that was fallen back to is another row of the matrix than the same one chosen.
   const { name: chosen, fallbackReason: why } = backend;
   const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
-  const name = `${chosen}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
+  // The stand-in for kqueue behaves as one kernel or another.
+  const { COMPLETION_PORT_KQUEUE_SHIM: kernel = '' } = process.env;
+  const as = chosen === 'kqueue' && /^\w+$/.test(kernel) ? `-${kernel}` : '';
+  const name = `${chosen}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
 }
 

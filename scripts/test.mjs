@@ -11,11 +11,13 @@ import { cliFile, denyUringFile, reportFolder, root } from './lib/paths.mjs';
 import { run } from './lib/run.mjs';
 import { buildTools, ensureTools, testTools } from './setup.mjs';
 import { testKqueueShort } from './test-kqueue.mjs';
+import { testMachO } from './test-macho.mjs';
 
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
-  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp, kqueue
+  --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp, kqueue,
+                macho
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -109,6 +111,9 @@ const steps = {
 
   /** The kqueue backend over its stand-in: a part of npm run test:kqueue. */
   kqueue: ({ seed }) => testKqueueShort(seed === undefined ? undefined : Number(seed)),
+
+  /** The addon for macOS, compiled and looked at. */
+  macho: async () => ({ note: '', ...(await testMachO()) }),
 };
 
 /** Without the one case whose bound (memory, behind a thousand threads) holds for its full count only: a runtime's first hundred cost more. */
@@ -145,8 +150,12 @@ async function conformance(step, seed, options = [], before = []) {
   };
 }
 
-/** Steps that need a backend, and so Linux for now. */
-const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue'];
+/** Steps that need Linux; `macho` needs the compiler that is pinned for it. */
+const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue', 'macho'];
+const notRun = (name) => {
+  if (process.platform !== 'linux' && linuxOnly.includes(name)) return 'needs Linux';
+  return name === 'macho' && process.arch !== 'x64' ? 'zig is pinned for x86-64' : null;
+};
 
 await runMain(async () => {
   let values;
@@ -176,8 +185,9 @@ await runMain(async () => {
   const results = [];
   let broken = false;
   for (const name of Object.keys(steps).filter((step) => only.includes(step))) {
-    if (broken || (process.platform !== 'linux' && linuxOnly.includes(name))) {
-      results.push({ name, passed: 0, failed: 0, seconds: 0, note: `not run: ${broken ? 'the build failed' : 'needs Linux'}` });
+    const without = broken ? 'the build failed' : notRun(name);
+    if (without !== null) {
+      results.push({ name, passed: 0, failed: 0, seconds: 0, note: `not run: ${without}` });
       continue;
     }
     say(`── ${name} ──`);

@@ -570,7 +570,8 @@ void Port::Report(Operation& op, const Outcome& outcome) {
     const bool whole = op.done >= op.length || op.kind == Opcode::kRecv;
     if (!whole && outcome.result > 0) {
       if (!ending) return Begin(op);
-      if (op.kind != Opcode::kRead && op.kind != Opcode::kReadv) native_code = CanceledCode();
+      // Of a read as well: whether it is short because the file ends here only another try would tell.
+      native_code = CanceledCode();
     } else if (!whole && IsWriting(op.kind)) {
       native_code = ending ? CanceledCode() : InvalidCode();  // took nothing and says no error: never seen, never ends otherwise
     }

@@ -136,7 +136,12 @@ bool UringPort::Open(CreateError* error) {
     *error = {-result, ExplainUringError(-result, event_fd_ < 0 ? "eventfd" : "io_uring_register")};
     return false;
   }
-  if (!shared_) io_uring_cq_eventfd_toggle(&ring_, false);
+  if (!shared_) {
+    io_uring_cq_eventfd_toggle(&ring_, false);
+    // Saves each enter a look-up of the descriptor. Best effort: a thread has room for 16 (io_uring_register_ring_fd(3), since 5.18). The number is
+    // the thread's own, and a shared port's ring is closed by another one than its driver.
+    if (!IsDisabled(options_.disable, "ring_fd")) io_uring_register_ring_fd(&ring_);
+  }
   return RunNop(error);
 }
 

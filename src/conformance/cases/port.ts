@@ -306,7 +306,14 @@ export const cases: ConformanceCase[] = [
       t.equal(t.fdCount(), before.fds, 'descriptors');
       // The runtime may start a pool thread or two of its own meanwhile; one thread a port would be a thousand.
       t.less(t.threadCount() - before.threads, 5, 'threads that came');
-      t.less(t.residentBytes() - before.resident, 8 * 2 ** 20, 'resident bytes that came');
+      // The runtime's own threads give buffers back, some time after the collection: what stays is what counts.
+      let came = t.residentBytes() - before.resident;
+      for (let tries = 0; tries < 100 && came >= 8 * 2 ** 20; tries++) {
+        t.gc();
+        await t.sleep(20);
+        came = t.residentBytes() - before.resident;
+      }
+      t.less(came, 8 * 2 ** 20, 'resident bytes that came');
       const after = mappings();
       if (before.maps !== null && after !== null) {
         t.less(after.count - before.maps.count, 100, 'memory mappings that came');

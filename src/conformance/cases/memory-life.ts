@@ -323,7 +323,7 @@ export const cases: readonly ConformanceCase[] = [
         `const { buffers, turns } = workerData;
          parentPort.postMessage('ready');
          for (let i = 0; i < buffers.length; i++) {
-           while (Atomics.load(turns, 0) <= i);
+           for (let at; (at = Atomics.load(turns, 0)) <= i; ) Atomics.wait(turns, 0, at);
            for (let spin = (i * 7919) % 3000; spin > 0; spin--) Atomics.load(turns, 1);
            buffers[i].grow(${grown});
            Atomics.store(turns, 1, i + 1);
@@ -340,6 +340,7 @@ export const cases: readonly ConformanceCase[] = [
       for (const [index, buffer] of buffers.entries()) {
         const view = new Uint8Array(buffer);
         Atomics.store(turns, 0, index + 1);
+        Atomics.notify(turns, 0);
         for (let last = false; !last; ) {
           last = Atomics.load(turns, 1) > index;
           for (const [place, bytes] of neighbours.entries()) file.write(bytes, { position: 10_000 + place * around });

@@ -2,6 +2,7 @@
 #include "core/test_hooks.h"
 
 #if defined(CP_TEST_BUILD)
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
 
@@ -48,6 +49,14 @@ bool LateTaskrun() {
   static const bool late = std::getenv("COMPLETION_PORT_TEST_LATE_TASKRUN") != nullptr;
   return late;
 }
+
+static std::atomic<bool>& RacesSwitch() {
+  static std::atomic<bool> on{std::getenv("COMPLETION_PORT_TEST_RACES") != nullptr};
+  return on;
+}
+
+bool Races() { return RacesSwitch().load(std::memory_order_relaxed); }
+void SetRaces(bool on) { RacesSwitch().store(on, std::memory_order_relaxed); }
 
 }  // namespace cp
 #endif

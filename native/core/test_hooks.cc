@@ -32,6 +32,12 @@ Mutant ActiveMutant() {
     if (name == "cancels-all-of-thread") return Mutant::kCancelsAllOfThread;
     if (name == "job-never-ends") return Mutant::kJobNeverEnds;
     if (name == "any-secret") return Mutant::kAnySecret;
+    if (name == "forgets-other-port") return Mutant::kForgetsOtherPort;
+    if (name == "forgets-resumed") return Mutant::kForgetsResumed;
+    if (name == "keeps-claims") return Mutant::kKeepsClaims;
+    if (name == "late-submit") return Mutant::kLateSubmit;
+    if (name == "own-memory-stays") return Mutant::kOwnMemoryStays;
+    if (name == "slot-stays") return Mutant::kSlotStays;
     return Mutant::kNone;
   }();
   return active;

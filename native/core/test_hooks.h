@@ -32,6 +32,12 @@ enum class Mutant : uint8_t {
   kCancelsAllOfThread,
   kJobNeverEnds,
   kAnySecret,
+  kForgetsOtherPort,
+  kForgetsResumed,
+  kKeepsClaims,
+  kLateSubmit,
+  kOwnMemoryStays,
+  kSlotStays,
 };
 
 #if defined(CP_TEST_BUILD)

@@ -76,7 +76,8 @@ io_uring_sqe* UringPort::TakeSqe() {
 // the entries stay in the ring and go with the next call.
 bool UringPort::Submit(bool reap) {
   enters_++;
-  const int result = reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
+  const bool refused = Races() && submits_++ % 2 == 0;  // as where the kernel lacks memory for a request
+  const int result = refused ? -EAGAIN : reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
   if (!close_later_.empty() && io_uring_sq_ready(&ring_) == 0) {
     for (const int fd : close_later_) close(fd);
     close_later_.clear();
@@ -426,6 +427,8 @@ int UringPort::Flush(bool reap) {
   const bool prepared = io_uring_sq_ready(&ring_) > 0;
   if (!reap) {
     if (prepared) Submit(false);
+    // What the kernel had no memory for, or the ring no room, is tried again by the event loop, which would sleep over it.
+    if (io_uring_sq_ready(&ring_) > 0 || !cancels_.empty() || !backlog_.empty()) RaiseNotification();
     return last_error_;
   }
   if (prepared || Hinted()) Submit(true);

@@ -1,6 +1,6 @@
-// The model of the packet queue (native/core/model/) under the model checker spin: every state of small configurations is
-// searched for a broken rule, then for a run in which a packet or a waiter is left for ever; then each mutant has to be caught by the
-// property that is named with it here. `npm run test:native` includes this.
+// The models of the packet queue and of what wakes event loops and the driver (native/core/model/) under the model checker spin: every state
+// of small configurations is searched for a broken rule, then for a run in which a packet or a waiter is left for ever; then each mutant has
+// to be caught by the property that is named with it here. `npm run test:native` includes this.
 //
 //   node scripts/model.mjs [--filter REGEXP]
 
@@ -23,7 +23,7 @@ examples:
   node scripts/model.mjs --filter 'threads|MUTANT_MISSED_POST'
 `;
 
-const modelFile = join(root, 'native/core/model/packet_queue.pml');
+const modelsFolder = join(root, 'native/core/model');
 const modelFolder = join(buildFolder, 'model');
 
 /** No check comes near either, unless the model grew. */
@@ -85,6 +85,24 @@ const mutants = {
   READING_WATCHES_WAITERS: ['each_delivered', polling],
 };
 
+/** Name → the file and the macros, of the models of what wakes: their one property is of the states in which nobody can go on. */
+const wakes = {
+  'event loop': ['notifier', {}],
+  'event loop, helper thread': ['notifier', { HELPER: 1 }],
+  driver: ['driver', {}],
+};
+
+/** Macro → the property that catches it, the file and the macros. */
+const wakeMutants = {
+  MUTANT_CLEARS_FLAG_FIRST: ['all_looked_at', 'notifier', {}],
+  MUTANT_LOOKS_FIRST: ['all_looked_at', 'notifier', {}],
+  MUTANT_CALLED_AFTER_LOOK: ['all_looked_at', 'notifier', { HELPER: 1 }],
+  MUTANT_TAKES_KICK: ['nothing_slept_over', 'driver', {}],
+  MUTANT_KEEPS_KICKED: ['nothing_slept_over', 'driver', {}],
+  MUTANT_WAITS_LATE: ['nothing_slept_over', 'driver', {}],
+  MUTANT_FORGETS_AGAIN: ['nothing_slept_over', 'driver', {}],
+};
+
 const isLiveness = (property) => ['each_delivered', 'close_ends'].includes(property);
 
 const checks = [
@@ -96,10 +114,19 @@ const checks = [
     macros: { ...macros, [name]: 1 },
     caught: true,
   })),
+  ...Object.entries(wakes).map(([name, [model, macros]]) => ({ name, model, property: null, macros, caught: false })),
+  ...Object.entries(wakeMutants).map(([name, [property, model, macros]]) => ({
+    name,
+    model,
+    property,
+    macros: { ...macros, [name]: 1 },
+    caught: true,
+  })),
 ];
 
 /** Generates and compiles the search for one check, in a folder of its own. Resolves to the folder. */
-async function build({ name, property, macros, caught }) {
+async function build({ name, model = 'packet_queue', property, macros, caught }) {
+  const modelFile = join(modelsFolder, `${model}.pml`);
   const folder = join(modelFolder, name.replace(/[^\w]+/g, '-'));
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
@@ -115,7 +142,7 @@ async function build({ name, property, macros, caught }) {
   const compiled = await tool`gcc -w ${options} -o pan pan.c`;
   if (compiled.exitCode !== 0) throw new Failure(`gcc does not compile spin's output:\n${compiled.stderr}`);
   // For a person, in the repository's folder: shows how the property came to be broken.
-  const replay = `cd ${relative(root, folder)} && spin ${defines.join(' ')} -k packet_queue.pml.trail -t -p -g ${relative(folder, modelFile)}`;
+  const replay = `cd ${relative(root, folder)} && spin ${defines.join(' ')} -k ${model}.pml.trail -t -p -g ${relative(folder, modelFile)}`;
   return { folder, replay };
 }
 

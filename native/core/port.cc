@@ -800,7 +800,7 @@ uint32_t Port::Deliver(const CompletionEntry& entry, const Attachment* taker) {
   in_flight_--;
   home.live--;
   if (&home != taker) {
-    if (!home.gone) home.returned.push_back({op->slot, generation});
+    if (!home.gone && !MutantIs(Mutant::kSlotStays)) home.returned.push_back({op->slot, generation});
     EraseIfOver(home);
   }
   return generation;

@@ -63,6 +63,7 @@ uint32_t Port::EnterShared(Attachment& a) {
   Lock lock(*this);
   if (closing_) c.submit_count = 0;
   IngestStaged(a);
+  if (MutantIs(Mutant::kLateSubmit) && (flags & kEnterSubmitOnly) != 0) kick_wanted_ = false;
   if ((flags & kEnterArm) != 0) a.watches_idle = true;
   uint32_t count = 0;
   if ((flags & kEnterSubmitOnly) == 0 && !closing_) count = TakeShared(a, flags, max, timeout, lock);
@@ -172,6 +173,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
 void Port::EndJob(Attachment& a, bool all) {
   Lock lock(*this);
   if (MutantIs(Mutant::kJobNeverEnds) && !all) return;
+  if (MutantIs(Mutant::kForgetsOtherPort) && all) return;
   if (!a.waiter.placed || (!all && !a.waiter.until_job_ends)) return;
   waiters_.Leave(a.waiter);
   waiters_.Release();
@@ -282,7 +284,8 @@ bool Port::Detach(Attachment& a) {
 // Asks for the end of what can't go on without the thread: what promises or streams wait for, and what works in its memory.
 void Port::CancelAllOf(Attachment& a) {
   a.operations.ForEachUsed([&](Operation& op) {
-    if (op.pending() && (op.internal || UsesMemoryOf(op, a) || MutantIs(Mutant::kCancelsAllOfThread))) CancelOne(op, EndedBy::kClose);
+    const bool own = UsesMemoryOf(op, a) && !MutantIs(Mutant::kOwnMemoryStays);
+    if (op.pending() && (op.internal || own || MutantIs(Mutant::kCancelsAllOfThread))) CancelOne(op, EndedBy::kClose);
   });
   kick_wanted_ = true;
 }

@@ -2,6 +2,7 @@
 #include "core/test_hooks.h"
 
 #if defined(CP_TEST_BUILD)
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
 
@@ -31,6 +32,12 @@ Mutant ActiveMutant() {
     if (name == "cancels-all-of-thread") return Mutant::kCancelsAllOfThread;
     if (name == "job-never-ends") return Mutant::kJobNeverEnds;
     if (name == "any-secret") return Mutant::kAnySecret;
+    if (name == "forgets-other-port") return Mutant::kForgetsOtherPort;
+    if (name == "forgets-resumed") return Mutant::kForgetsResumed;
+    if (name == "keeps-claims") return Mutant::kKeepsClaims;
+    if (name == "late-submit") return Mutant::kLateSubmit;
+    if (name == "own-memory-stays") return Mutant::kOwnMemoryStays;
+    if (name == "slot-stays") return Mutant::kSlotStays;
     return Mutant::kNone;
   }();
   return active;
@@ -48,6 +55,14 @@ bool LateTaskrun() {
   static const bool late = std::getenv("COMPLETION_PORT_TEST_LATE_TASKRUN") != nullptr;
   return late;
 }
+
+static std::atomic<bool>& RacesSwitch() {
+  static std::atomic<bool> on{std::getenv("COMPLETION_PORT_TEST_RACES") != nullptr};
+  return on;
+}
+
+bool Races() { return RacesSwitch().load(std::memory_order_relaxed); }
+void SetRaces(bool on) { RacesSwitch().store(on, std::memory_order_relaxed); }
 
 }  // namespace cp
 #endif

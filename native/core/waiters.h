@@ -111,14 +111,14 @@ class Waiters {
   void Tick(const std::vector<Waiter*>& all, Sample&& sample) {
     given_out_ = false;
     for (Waiter* waiter : all) {
-      if (waiter->claims && waiter->claim_ticks++ > 0) DropClaim(*waiter);
+      if (waiter->claims && waiter->claim_ticks++ > 0 && !MutantIs(Mutant::kKeepsClaims)) DropClaim(*waiter);
       // Who was handed a packet and hasn't woken yet sleeps, too, but not for lack of anything to do.
       if (!waiter->placed || waiter->handed || waiter->blocking > 0 || MutantIs(Mutant::kCountsBlocked)) continue;
       const ThreadSample now = sample(waiter->thread);
       const bool still =
           now.known && now.sleeping && waiter->sample.known && waiter->sample.sleeping && now.switches == waiter->sample.switches;
       waiter->sample = now;
-      if (still == waiter->asleep) continue;
+      if (still == waiter->asleep || (!still && MutantIs(Mutant::kForgetsResumed))) continue;
       waiter->asleep = still;
       running_ += still ? -1 : 1;
       still ? lent_++ : lent_--;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 
+#include "core/test_hooks.h"
 #include "linux/uring_port.h"
 
 namespace cp {
@@ -15,6 +16,7 @@ constexpr uint64_t kUserDataKick = uint64_t{4} << 56;     // kTagKick
 constexpr uint64_t kUserDataTimeout = uint64_t{5} << 56;  // kTagTimeout
 constexpr double kFiniteMax = 9e12;                       // beyond 285 years a timespec's arithmetic isn't worth it
 constexpr long kNoMemoryPauseNs = 1'000'000;
+constexpr long kRaceNs = 300'000;
 
 __kernel_timespec Timespec(double ms) {
   __kernel_timespec span;
@@ -37,14 +39,19 @@ void UringPort::Drive() {
     {
       Lock lock(*this);
       EndDriverWait();
-      // Of descriptors whose entries were prepared before the last call the kernel knows now, if it took all.
-      for (const int fd : closing) close(fd);
-      closing.clear();
+      // Of descriptors whose entries were prepared before the last call the kernel knows now, if it took all that was published.
+      if (io_uring_smp_load_acquire(ring_.sq.khead) == ring_.sq.sqe_head) {
+        for (const int fd : closing) close(fd);
+        closing.clear();
+      }
       if (!cancels_.empty() || !backlog_.empty()) Pump();
       Reap();
       wait = DriverTurn();
       if (wait < 0) return;
+      const uint32_t before = in_kernel_;
       if (!cancels_.empty() || !backlog_.empty()) Pump();
+      // What ended there (for want of memory, or of a descriptor) may have armed a timer or left packets to be watched: asked of the next turn.
+      if (in_kernel_ != before) wait = 0;
       if (!kick_watched_) {
         if (io_uring_sqe* sqe = TakeSqe()) {
           io_uring_prep_read(sqe, event_fd_, &kicks_, sizeof(kicks_), 0);
@@ -70,7 +77,10 @@ void UringPort::Drive() {
       // Publishes the entries, as io_uring_submit would; the call itself is made without the mutex.
       ring_.sq.sqe_head = ring_.sq.sqe_tail;
       io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
-      closing.swap(close_later_);
+      // Nobody else closes them: they aren't slept over.
+      closing.insert(closing.end(), close_later_.begin(), close_later_.end());
+      close_later_.clear();
+      if (!closing.empty()) wait = 0;
       kick_wanted_ = false;
       enters_++;
       BeginDriverWait();
@@ -92,6 +102,13 @@ void UringPort::DriveOnce(unsigned submit, double wait_ms) {
     flags |= IORING_ENTER_EXT_ARG;
     extra = &argument;
     extra_bytes = sizeof(argument);
+  }
+  if (Races() && submit > 0) {
+    const int taken = io_uring_enter2(static_cast<unsigned>(ring_.enter_ring_fd), submit, 0, IORING_ENTER_GETEVENTS, nullptr, _NSIG / 8);
+    if (taken != static_cast<int>(submit)) return;
+    submit = 0;
+    const timespec moment = {0, kRaceNs};
+    nanosleep(&moment, nullptr);
   }
   const int result = io_uring_enter2(static_cast<unsigned>(ring_.enter_ring_fd), submit, wait_ms > 0 ? 1 : 0, flags,
                                      static_cast<sigset_t*>(extra), extra_bytes);

@@ -25,7 +25,11 @@ namespace {
 
 // User data: the tag of what it is, the slot's generation, the slot.
 enum Tag : uint8_t { kTagOperation, kTagCancel, kTagLoop, kTagPool, kTagKick, kTagTimeout };
-bool IsKick(uint64_t user_data) { return static_cast<Tag>(user_data >> 56) == kTagKick; }
+// What only wakes the driver of a shared port: a call, or the time that it set itself.
+bool IsDrivers(uint64_t user_data) {
+  const auto tag = static_cast<Tag>(user_data >> 56);
+  return tag == kTagKick || tag == kTagTimeout;
+}
 uint64_t UserData(Tag tag, uint32_t generation, uint32_t slot) {
   return uint64_t{tag} << 56 | uint64_t{generation & 0xff'ffff} << 32 | slot;
 }
@@ -72,7 +76,8 @@ io_uring_sqe* UringPort::TakeSqe() {
 // the entries stay in the ring and go with the next call.
 bool UringPort::Submit(bool reap) {
   enters_++;
-  const int result = reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
+  const bool refused = Races() && submits_++ % 2 == 0;  // as where the kernel lacks memory for a request
+  const int result = refused ? -EAGAIN : reap ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
   if (!close_later_.empty() && io_uring_sq_ready(&ring_) == 0) {
     for (const int fd : close_later_) close(fd);
     close_later_.clear();
@@ -90,7 +95,9 @@ void UringPort::Pump() {
     if (op != nullptr && op->state == OperationState::kKernel) {
       io_uring_sqe* sqe = TakeSqe();
       if (sqe == nullptr) return;
-      io_uring_prep_cancel64(sqe, UserData(kTagOperation, generation, slot), 0);
+      // With the hook each second one is of something that isn't there.
+      const Tag of = Races() && cancels_asked_++ % 2 == 0 ? kTagCancel : kTagOperation;
+      io_uring_prep_cancel64(sqe, UserData(of, generation, slot), 0);
       io_uring_sqe_set_data64(sqe, UserData(kTagCancel, generation, slot));
     }
     cancels_.pop_front();
@@ -337,9 +344,9 @@ void UringPort::Reap() {
     slot = &ring_.cq.cqes[head & ring_.cq.ring_mask];
     const uint64_t user_data = slot->user_data;
     const int32_t result = slot->res;
-    // The driver's own call is left to it: where another thread took it before the driver's wait has begun, the driver would sleep over it,
-    // and nobody calls twice (seen: a close that waited for ever).
-    if (shared_ && IsKick(user_data) && !on_driver()) break;
+    // The driver's own call, or timer, is left to it: where another thread took it before the driver's wait has begun, the driver would sleep
+    // over it, and nobody calls twice (seen: a close that waited for ever; core/model/driver.pml).
+    if (shared_ && IsDrivers(user_data) && !on_driver()) break;
     io_uring_cq_advance(&ring_, 1);
     if (user_data == LIBURING_UDATA_TIMEOUT) continue;  // liburing's own wait where EXT_ARG is missing
     const auto generation = static_cast<uint32_t>(user_data >> 32 & 0xff'ffff);
@@ -372,6 +379,9 @@ void UringPort::Reap() {
     }
   }
   if (pool_jobs_ > 0 && !pool_watched_) DrainPool();
+  // A cancel to be asked again is the driver's work, whoever has found that out: the completion that told it may be gone from the CQ before the
+  // driver's wait begins.
+  if (shared_ && !cancels_.empty()) kick_wanted_ = true;
 }
 
 void UringPort::Ended(Operation& op, int32_t result) {
@@ -417,6 +427,8 @@ int UringPort::Flush(bool reap) {
   const bool prepared = io_uring_sq_ready(&ring_) > 0;
   if (!reap) {
     if (prepared) Submit(false);
+    // What the kernel had no memory for, or the ring no room, is tried again by the event loop, which would sleep over it.
+    if (io_uring_sq_ready(&ring_) > 0 || !cancels_.empty() || !backlog_.empty()) RaiseNotification();
     return last_error_;
   }
   if (prepared || Hinted()) Submit(true);
@@ -427,7 +439,8 @@ int UringPort::Flush(bool reap) {
 int UringPort::Wait(double timeout_ms) {
   last_error_ = 0;
   if (!cancels_.empty() || !backlog_.empty()) Pump();
-  if (io_uring_cq_ready(&ring_) > 0) return Flush(true);
+  // What waits for room in the ring isn't slept over: there is some after a call (the kernel lacked memory at the last one).
+  if (io_uring_cq_ready(&ring_) > 0 || !cancels_.empty() || !backlog_.empty()) return Flush(true);
   __kernel_timespec timeout;
   const bool finite = timeout_ms < 9e12;  // beyond 285 years a timespec's arithmetic isn't worth it
   if (finite) {
@@ -453,6 +466,11 @@ bool UringPort::Notify(bool on) {
   // The kernel reads the flag after it has published a completion; we read its completions after we have set the flag.
   __sync_synchronize();  // not std::atomic_thread_fence, which TSan can't follow; the other side is the kernel anyway
   if (LateTaskrun()) __atomic_or_fetch(ring_.sq.kflags, IORING_SQ_TASKRUN, __ATOMIC_RELAXED);
+#if !defined(__x86_64__) && !defined(__i386__)
+  // The kernel adds task work, then sets the hint, then reads the flag; between the last two it has no barrier, and only where locked
+  // instructions are barriers by themselves is the hint there by now. The work itself is: it was added behind one (io_req_local_work_add).
+  if (in_kernel_ > 0 && features_.defer_taskrun) Submit(true);
+#endif
   // What was added before the flag was set is brought by an enter, which runs at least kRunAtOnce pieces of task work (there is at most one
   // a request); what is added after it finds the list empty, and that signals. So after so many enters a hint that is left has nothing behind it.
   constexpr uint32_t kRunAtOnce = 16;  // Linux: IO_LOCAL_TW_DEFAULT_MAX is 20
@@ -487,7 +505,7 @@ bool UringPort::Settle() {
     // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way. Its own call that is left to it is
     // nothing that has finished; what stands behind that is.
     const unsigned left = io_uring_cq_ready(&ring_);
-    const bool settled = left == 0 || (left == 1 && IsKick(ring_.cq.cqes[*ring_.cq.khead & ring_.cq.ring_mask].user_data));
+    const bool settled = left == 0 || (left == 1 && IsDrivers(ring_.cq.cqes[*ring_.cq.khead & ring_.cq.ring_mask].user_data));
     return on_driver() || (settled && !Hinted());
   }
   // An operation that has finished is in the queue before the post: task work that waits for us to enter is run first.

@@ -95,6 +95,7 @@ class UringPort final : public posix::PosixPort {
   bool loop_watched_ = false;
   Backlog backlog_;                                    // begun when the ring has room again
   std::deque<std::pair<uint32_t, uint32_t>> cancels_;  // slot and generation, the same
+  uint32_t cancels_asked_ = 0, submits_ = 0;           // for the tests
   std::vector<int> close_later_;                       // closed when the kernel has taken every prepared entry
   std::shared_ptr<PoolChannel> pool_;
   uint32_t pool_jobs_ = 0;

@@ -1,6 +1,7 @@
 // A backend under stress: races, full queues, narrow generations, hostile entries. Races are asserted by invariants: exactly one
 // packet an operation, and bytes reported are bytes taken.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "core/test_hooks.h"
 #include "test/harness.h"
 
 namespace cp::test {
@@ -495,5 +497,48 @@ static Register two_threads("port/threads", "ports of several threads run side b
                               for (std::thread& thread : threads) thread.join();
                               CHECK_EQ(done.load(), 4 * rounds);
                             });
+
+// As an event loop: enters once for what it starts, and then only when it is called.
+static Register refused(
+    "port/refused", "what the kernel refused to take for want of memory is begun at last, although the event loop sleeps",
+    [](const Context& context) {
+      SetRaces(true);
+      TestPort test;
+      auto [socket, peer] = test.Pair(1);
+      const auto enter = [&, port = &test] {
+        port->control().enter_flags = kEnterArm | kEnterWantUser;
+        port->control().min_complete = 0;
+        port->control().max_packets = 16;
+        const uint32_t count = port->port().Enter(port->port().first());
+        const std::byte* at = port->port().first().block + kControlBytes + kSubmissionsMax * kEntryBytes;
+        for (uint32_t i = 0; i < count; i++) {
+          CompletionEntry packet;
+          std::memcpy(&packet, at + i * kEntryBytes, sizeof(packet));
+          port->Delivered(packet);
+        }
+        return count;
+      };
+      Random random(context.seed);
+      bool slept = false;
+      for (uint32_t i = 0; i < context.Count(2'000) && !slept; i++) {
+        const uint32_t slot = test.Start(Opcode::kRecv, *socket, 0, 1);
+        uint32_t left = 1 - enter();
+        const bool cancels = random.OneIn(2);
+        if (cancels)
+          test.Cancel(slot);
+        else
+          WriteAll(peer, "x", 1);
+        while (left > 0 && !slept) {
+          pollfd ready = {test.port().notification_fd(), POLLIN, 0};
+          slept = poll(&ready, 1, 2000) == 0;
+          test.port().ClearNotification();
+          left -= enter();
+        }
+      }
+      SetRaces(false);
+      close(peer);
+      CHECK(!slept);
+    },
+    On::kUring);
 
 }  // namespace cp::test

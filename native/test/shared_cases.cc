@@ -8,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "core/test_hooks.h"
 #include "posix/loop_notifier.h"
 #include "posix/thread_sample.h"
 #include "test/harness.h"
@@ -142,9 +143,11 @@ class Member {
 // A shared port; the thread that makes it is attached, and is the last to leave.
 class SharedPort {
  public:
-  explicit SharedPort(uint32_t concurrency, uint32_t max_operations = 512, uint32_t ring_entries = 64) : arena_(1 << 20) {
+  explicit SharedPort(uint32_t concurrency, uint32_t max_operations = 512, uint32_t ring_entries = 64, const std::string& disable = "")
+      : arena_(1 << 20) {
     PortOptions options;
     options.shared = true;
+    options.disable = disable;
     options.concurrency = concurrency;
     options.max_operations = max_operations;
     options.ring_entries = ring_entries;
@@ -500,5 +503,59 @@ static Register notified("shared/notified", "an event loop hears of everything t
                            for (std::thread& thread : threads) thread.join();
                            CHECK(!lost.load());
                          });
+
+// The driver sleeps in the kernel as soon as nothing stands in the CQ, so what another thread takes out of it just before must leave the driver
+// nothing to do without calling it: a cancel that has to be asked again, the time that the driver has set itself. One thread starts recvs and
+// cancels them, or lets their time run out; one posts, and reaps with that; one takes the packets, so that the posts call nobody.
+static void TakenBeforeItSleeps(const Context& context, const std::string& disable) {
+  SetRaces(true);
+  SharedPort shared(8, 512, 64, disable);
+  int pair[2];
+  TcpPair(pair);
+  Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], 1);
+  std::atomic<uint32_t> ended{0};
+  std::atomic<bool> stop{false};
+  Wrong wrong;
+  std::thread taker([&] {
+    Member member(shared.port(), kOwner + 1);
+    while (!stop.load())
+      for (const CompletionEntry& packet : member.Get(1, 20)) ended += packet.kind == static_cast<uint8_t>(Opcode::kPost) ? 0u : 1u;
+    member.Leave();
+  });
+  std::thread poster([&] {
+    Member member(shared.port(), kOwner + 2);
+    while (!stop.load()) {
+      shared.port().WriteStats(member.attachment());
+      if (member.control().stats[kStatWaiting] == 1) EXPECT(wrong, member.Post(1));
+      std::this_thread::yield();
+    }
+    member.Leave();
+  });
+  Random random(context.seed);
+  Member& first = shared.first();
+  for (uint32_t i = 1; i <= context.Count(500); i++) {
+    uint32_t slot = 0;
+    const bool timed = random.OneIn(4);
+    EXPECT(wrong, first.Start(Opcode::kRecv, socket.index, socket.last_generation, kMemoryArena, 0, 8, 1, timed ? 1 : -1, &slot));
+    if (!timed) EXPECT(wrong, first.Cancel(slot));
+    const double deadline = MonotonicMs() + 5'000;
+    while (ended.load() < i && MonotonicMs() < deadline) std::this_thread::yield();
+    EXPECT(wrong, ended.load() == i);
+    if (wrong.what.load() != nullptr) break;
+  }
+  stop = true;
+  taker.join();
+  poster.join();
+  SetRaces(false);
+  close(pair[1]);
+  CHECK_NONE(wrong);
+}
+
+static Register taken(
+    "shared/taken-early", "what another thread takes out of the CQ before the driver sleeps leaves nothing undone",
+    [](const Context& context) { TakenBeforeItSleeps(context, ""); }, On::kUring);
+static Register taken_old(
+    "shared/taken-early-old", "the same on a kernel without EXT_ARG and deferred task work",
+    [](const Context& context) { TakenBeforeItSleeps(context, "ext_arg,single_issuer,taskrun_flag"); }, On::kUring);
 
 }  // namespace cp::test

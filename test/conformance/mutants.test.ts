@@ -59,6 +59,16 @@ const native: Mutant[] = (
     ['cancels-all-of-thread', 'cancels all that a thread has started when it ends', ['THREAD-04/terminate']],
     ['job-never-ends', 'keeps the place of an event loop whose job has ended', ['CONC-09/get', 'CONC-09/dispatch']],
     ['any-secret', 'attaches with any secret', ['THREAD-07/secret']],
+    [
+      'forgets-other-port',
+      'keeps the place of a thread that gets from another port',
+      ['CONC-07/get-from-a-shared-port', 'CONC-07/get-from-a-private-port', 'CONC-07/async-get-from-another-port'],
+    ],
+    ['forgets-resumed', 'doesn’t count a thread again that was asleep and goes on', ['CONC-06/resumes']],
+    ['keeps-claims', 'keeps a packet for an event loop that was woken and doesn’t come', ['DISP-05/busy-loop']],
+    ['late-submit', 'leaves a start to the next call that wakes the driver', ['FLUSH-01/shared-in-a-job']],
+    ['own-memory-stays', 'doesn’t cancel what uses the memory of a thread that ends', ['THREAD-04/terminate']],
+    ['slot-stays', 'keeps the slot of an operation whose packet another thread took', ['THREAD-10', 'THREAD-10/no-turn']],
   ] as const
 ).map(([name, about, named]) => ({
   name,
@@ -71,7 +81,7 @@ const exactly = (ids: readonly string[]): RegExp => new RegExp(`^(${ids.join('|'
 
 describe.each([
   ['that wrap the port', wrapped, 45],
-  ['in native code', native, 19],
+  ['in native code', native, 26],
 ] as const)('mutants %s', (_, mutants, least) => {
   test(`there are at least ${least}`, () => {
     expect(mutants.length).toBeGreaterThanOrEqual(least);

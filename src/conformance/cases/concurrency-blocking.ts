@@ -158,70 +158,79 @@ export const cases: readonly ConformanceCase[] = [
     reference: blocks,
     async run(t) {
       const crew = await Crew.start(t, null, 3);
-      await mostly(t, 3, async () => {
-        const wrong: string[] = [];
-        crew.clear();
-        const port = sharedPort(t, { concurrency: 1 });
-        const { token } = port;
-        // 0 holds the place, gives it up, and has it again; 1 takes it meanwhile; 2 must have to wait for both of them.
-        const first = crew.run(
-          0,
-          (w) => {
-            const port = w.attach(w.data.token);
-            port.getSync(5000);
-            port.blocking(() => {
-              w.set('held', 1);
-              w.until('got', 1);
-            });
-            w.set('resumed', 1);
-            w.until('go', 1);
-            port.blocking(() => w.until('stop', 1));
-          },
-          { token },
-        );
-        await waiting(t, port, 1);
-        port.post(1);
-        await crew.reached('held', 1, 'the first thread is in port.blocking');
-        const second = crew.run(
-          1,
-          (w) => {
-            const port = w.attach(w.data.token);
-            port.getSync(5000);
-            w.set('got', 1);
-            w.until('go', 2);
-            w.set('busy', 2);
-            port.blocking(() => w.until('stop', 1));
-          },
-          { token },
-        );
-        await waiting(t, port, 1);
-        port.post(2);
-        await crew.reached('resumed', 1, 'the first thread has come back from port.blocking');
-        const third = crew.run(
-          2,
-          (w) => {
-            const packet = w.attach(w.data.token).getSync(5000);
-            return { key: packet?.key, before: w.at('busy') };
-          },
-          { token },
-        );
-        await waiting(t, port, 1);
-        port.post(3);
-        const { running = 2 } = port.stats();
-        if (running !== 2) wrong.push(`${running} threads count while two run`);
-        await t.sleep(40);
-        if (crew.at('busy') === 0 && port.stats().queued === 0) wrong.push('a third thread was released while two ran');
-        crew.set('go', 1);
-        await t.sleep(40);
-        if (wrong.length === 0 && port.stats().queued === 0) wrong.push('a second thread was released while one ran');
-        crew.set('go', 2);
-        const got = await t.within(3000, third, 'the third thread is released');
-        t.equal(got.key, 3, 'key of the third thread’s packet');
-        if (got.before !== 2) wrong.push('the third thread had its packet while others ran');
-        crew.set('stop', 1);
-        await t.within(2000, Promise.all([first, second]), 'the end of the round');
-        return wrong.length === 0 ? null : wrong.join(', ');
-      });
+      await mostly(
+        t,
+        3,
+        async () => {
+          const wrong: string[] = [];
+          crew.clear();
+          const port = sharedPort(t, { concurrency: 1 });
+          const { token } = port;
+          // 0 holds the place, gives it up, and has it again; 1 takes it meanwhile; 2 must have to wait for both of them.
+          const first = crew.run(
+            0,
+            (w) => {
+              const port = w.attach(w.data.token);
+              port.getSync(5000);
+              port.blocking(() => {
+                w.set('held', 1);
+                w.until('got', 1);
+              });
+              w.awake(() => {
+                w.set('resumed', 1);
+                w.until('go', 1);
+              });
+              port.blocking(() => w.until('stop', 1));
+            },
+            { token },
+          );
+          await waiting(t, port, 1);
+          port.post(1);
+          await crew.reached('held', 1, 'the first thread is in port.blocking');
+          const second = crew.run(
+            1,
+            (w) => {
+              const port = w.attach(w.data.token);
+              port.getSync(5000);
+              w.awake(() => {
+                w.set('got', 1);
+                w.until('go', 2);
+                w.set('busy', 2);
+              });
+              port.blocking(() => w.until('stop', 1));
+            },
+            { token },
+          );
+          await waiting(t, port, 1);
+          port.post(2);
+          await crew.reached('resumed', 1, 'the first thread has come back from port.blocking');
+          const third = crew.run(
+            2,
+            (w) => {
+              const packet = w.attach(w.data.token).getSync(5000);
+              return { key: packet?.key, before: w.at('busy') };
+            },
+            { token },
+          );
+          await waiting(t, port, 1);
+          port.post(3);
+          const { running = 2 } = port.stats();
+          if (running !== 2) wrong.push(`${running} threads count while two run`);
+          await t.sleep(40);
+          if (crew.at('busy') === 0 && port.stats().queued === 0) wrong.push('a third thread was released while two ran');
+          crew.set('go', 1);
+          await t.sleep(40);
+          if (wrong.length === 0 && port.stats().queued === 0) wrong.push('a second thread was released while one ran');
+          crew.set('go', 2);
+          const got = await t.within(3000, third, 'the third thread is released');
+          t.equal(got.key, 3, 'key of the third thread’s packet');
+          if (got.before !== 2) wrong.push('the third thread had its packet while others ran');
+          crew.set('stop', 1);
+          await t.within(2000, Promise.all([first, second]), 'the end of the round');
+          return wrong.length === 0 ? null : wrong.join(', ');
+        },
+        crew,
+      );
     },
   },
   {

@@ -24,7 +24,11 @@ function work(w: Scope<{ n: number; ways: readonly Way[]; seed: number; work: nu
   });
 }
 
-/** No more than may, but for threads that stood still and went on: with a broken limit nearly every packet would meet one too many. */
+/**
+ * No more than may, but for threads that stood still and went on: with a broken limit nearly every packet would meet one too many. Here the
+ * excuse can't be asked for as in the relays (`awake`): the watcher looks all the time, and a thread that was seen asleep between its get's
+ * return and the handler's first line is the one too many itself, without having slept in any handler.
+ */
 function checkLimit(t: Context, crew: Crew, total: number): void {
   const what = `packets of ${total} at whose start too many threads ran, ${crew.at('most')} at most`;
   t.less(crew.at('failed'), 2 + total / 50, what);

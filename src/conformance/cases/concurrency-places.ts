@@ -11,10 +11,7 @@ const leaves = 'A thread is bound to the port that it got from last, until it ge
 
 /** Computes with the place, and then frees it by leaving: nothing may come before. */
 const computes: Act = (w, port) => {
-  w.set('busy', 1);
-  w.until('go', 1);
-  w.spin(70);
-  w.set('busy', 0);
+  w.compute(70);
   port.detach();
   return w.clock();
 };
@@ -67,7 +64,7 @@ export const cases: readonly ConformanceCase[] = [
     reference: counts,
     async run(t) {
       const crew = await Crew.start(t, null, 2);
-      await relays(t, crew, computes, 100, { tries: 3 });
+      await relays(t, crew, computes, 100, { tries: 3, computes: true });
     },
   },
 
@@ -127,7 +124,7 @@ export const cases: readonly ConformanceCase[] = [
     { null: 'null', 'null-many': 'null-many', empty: 'empty' } as const,
     async (t, by) => {
       const crew = await Crew.start(t, null, 2);
-      await relays(t, crew, computes, 100, { by, tries: 3 });
+      await relays(t, crew, computes, 100, { by, tries: 3, computes: true });
     },
   ),
   {
@@ -179,15 +176,12 @@ export const cases: readonly ConformanceCase[] = [
         t,
         crew,
         (w) => {
-          w.set('busy', 1);
-          w.until('go', 1);
-          w.spin(30);
-          w.set('busy', 0);
+          w.compute(30);
           // The job ends, the work goes on: it waits for a message that comes when the other thread has its packet.
           return w.turnUntil('got', 1).then(() => 0);
         },
         200,
-        { by: way },
+        { by: way, computes: true },
       );
       const late = await relay(
         t,

@@ -27,6 +27,7 @@ const names = {
   ready: 12,
   posted: 13,
   attached: 14,
+  slept: 15,
 } as const;
 const firstNumbered = 16;
 export type Cell = keyof typeof names | number;
@@ -52,9 +53,13 @@ export interface Scope<D = unknown> {
   clock(): number;
   /** Computes for so long. */
   spin(ms: number): void;
+  /** Calls what only computes. If the thread went to sleep in the kernel on the way after all, or that can't be known, `slept` says so. */
+  awake(fn: () => void): void;
+  /** Has the cell `busy` set until `go` is, and then for so long, computing (see `awake`). */
+  compute(ms: number): void;
   /** Computes until the cell is at least `value`; throws after `ms` (5,000 unless told). */
   until(cell: Cell, value: number, ms?: number): void;
-  /** The same asleep in the kernel. False if time ran out. */
+  /** The same asleep in the kernel, for a cell that is `set`: counting wakes nobody. False if time ran out. */
   sleepUntil(cell: Cell, value: number, ms: number): boolean;
   /** The same with turns of the event loop. */
   turnUntil(cell: Cell, value: number, ms?: number): Promise<void>;
@@ -104,6 +109,27 @@ const clock = () => Number(process.hrtime.bigint()) / 1e6;
       do for (let i = 0; i < 100; i++) Atomics.load(board, 0);
       while (performance.now() < end);
     },
+    // The system counts how often a thread has left its processor by itself: it can't have been seen asleep where that hasn't changed.
+    awake(fn) {
+      const sleeps = () => {
+        try {
+          return /^voluntary_ctxt_switches:.*$/m.exec(require('node:fs').readFileSync('/proc/thread-self/status', 'utf8'))[0];
+        } catch {
+          return NaN;
+        }
+      };
+      const before = sleeps();
+      fn();
+      if (sleeps() !== before) scope.set('slept', 1);
+    },
+    compute(ms) {
+      scope.awake(() => {
+        scope.set('busy', 1);
+        scope.until('go', 1);
+        scope.spin(ms);
+        scope.set('busy', 0);
+      });
+    },
     until(cell, value, ms = 5000) {
       const index = indexOf(cell);
       const end = performance.now() + ms;
@@ -132,10 +158,9 @@ const clock = () => Number(process.hrtime.bigint()) / 1e6;
       Atomics.store(board, indexOf(cell), value);
       Atomics.notify(board, indexOf(cell));
     },
+    // Without a notify: that takes a lock of the whole process, and who waits for it while its holder has no processor is seen asleep.
     add(cell, n = 1) {
-      const sum = Atomics.add(board, indexOf(cell), n) + n;
-      Atomics.notify(board, indexOf(cell));
-      return sum;
+      return Atomics.add(board, indexOf(cell), n) + n;
     },
     raise(cell, value) {
       for (let old = scope.at(cell); old < value; ) {
@@ -143,7 +168,6 @@ const clock = () => Number(process.hrtime.bigint()) / 1e6;
         if (seen === old) break;
         old = seen;
       }
-      Atomics.notify(board, indexOf(cell));
     },
     random(seed) {
       let state = (seed ^ 0x9e3779b9) >>> 0 || 1;
@@ -389,12 +413,14 @@ export async function waiting(t: Context, port: SharedPort, count: number): Prom
 /**
  * Tries something that must hold, but for what the rule itself lets happen: a thread that stands still in the kernel frees its place, and
  * on a busy machine one that waits for its own garbage collector does; when it goes on, one more runs than may. So it must hold in more
- * than half of the tries. An attempt returns null, or what was wrong.
+ * than half of the tries. An attempt returns null, or what was wrong. With a crew whose threads compute `awake` in all that an attempt looks at,
+ * it must hold in each try in which none of them slept: nothing else excuses it.
  */
-export async function mostly(t: Context, tries: number, attempt: () => Promise<string | null>): Promise<void> {
+export async function mostly(t: Context, tries: number, attempt: () => Promise<string | null>, awake?: Crew): Promise<void> {
   const wrong: string[] = [];
   for (let i = 0; i < tries; i++) {
     const text = await attempt();
+    if (text !== null && awake !== undefined && awake.at('slept') === 0) t.fail(`although no thread slept: ${text}`);
     if (text !== null) wrong.push(text);
     if (i + 1 - wrong.length > tries / 2) return;
     if (wrong.length > tries / 2) t.fail(`in ${wrong.length} of ${i + 1} tries: ${wrong.join('; ')}`);

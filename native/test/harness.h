@@ -3,7 +3,7 @@
 //
 // It runs on any POSIX system. Beyond POSIX.1-2008 the tests use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness.cc;
 // MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it: the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and
-// macOS's pages have, since macOS's send(2) hasn't.
+// macOS's pages have, since macOS's send(2) hasn't; /dev/zero (zero(4) of both).
 #pragma once
 
 #include <netinet/in.h>

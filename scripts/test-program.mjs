@@ -2,7 +2,7 @@
 // with clang 14 and its libc++, of FreeBSD 13's generation, over the stand-in for kqueue, run as XNU and as FreeBSD; and with g++ for Linux, run on
 // io_uring and epoll. test-macho.mjs compiles the same program for macOS.
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -39,6 +39,7 @@ export async function buildProgram(name, env) {
   if (isFresh(`program-${name}`, print)) return file;
   say(`building native/test with build.sh: ${name}`);
   mkdirSync(join(buildFolder, 'test'), { recursive: true });
+  rmSync(`${file}.build`, { recursive: true, force: true }); // of a build that was ended hard
   const strict = { ...env, CXXFLAGS: `${env.CXXFLAGS ?? ''} -O0 -Werror`, JOBS: `${availableParallelism()}` };
   const done = await loud({ env: { ...process.env, ...strict } })`sh ${join(root, 'native/test/build.sh')} ${file}`.nothrow();
   if (done.exitCode !== 0) throw new Failure(`native/test/build.sh failed for ${name}; its words stand above`);

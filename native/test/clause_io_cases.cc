@@ -499,13 +499,31 @@ CASE(Tcp12, "TCP-12", "out of descriptors one accept says EMFILE, in 100 ms no s
   const std::vector<int> taken = TakeDescriptors();
   for (int i = 0; i < 3; i++) test.Start(Opcode::kAccept, listener, 0, 0);
   const double started = MonotonicMs();
-  CHECK_EQ(test.GetOne().status, static_cast<int32_t>(Status::kEMFILE));
-  const bool alone = test.Get(8, 50).empty();
-  CHECK(alone || MonotonicMs() - started > 100);
+  constexpr auto kNoneLeft = static_cast<int32_t>(Status::kEMFILE);
+  CHECK_EQ(test.GetOne().status, kNoneLeft);
+  uint32_t refused = 1;
+  for (const CompletionEntry& packet : test.Get(8, 50)) {
+    CHECK_EQ(packet.status, kNoneLeft);
+    refused++;
+  }
   CHECK(test.Post(5));
-  CHECK_EQ(test.GetOne().key, 5.0);
+  for (CompletionEntry packet = test.GetOne(); packet.key != 5; packet = test.GetOne()) {
+    CHECK_EQ(packet.status, kNoneLeft);
+    refused++;
+  }
+  // On a machine that is slow now more time may have passed.
+  CHECK(refused - 1 <= (MonotonicMs() - started) / 100);
   for (const int fd : taken) close(fd);
-  for (int i = 0; i < 2; i++) CHECK_EQ(test.GetOne().status, kOk);
+  for (uint32_t pending = 3 - refused; pending < 2; pending++) test.Start(Opcode::kAccept, listener, 0, 0);
+  for (uint32_t accepted = 0; accepted < 2;) {
+    const int32_t status = test.GetOne().status;
+    if (status == kNoneLeft) {
+      test.Start(Opcode::kAccept, listener, 0, 0);  // it was said before there were some
+      continue;
+    }
+    CHECK_EQ(status, kOk);
+    accepted++;
+  }
 }
 
 CASE(Tcp13, "TCP-13", "a connection that was reset in the backlog doesn't fail an accept") {

@@ -15,7 +15,10 @@ const packages = {
   make: 'make',
   gcc: 'gcc',
   'g++': 'g++',
+  'clang++-14': 'clang-14',
   'clang-format': 'clang-format',
+  'libc++': 'libc++-14-dev',
+  'libc++abi': 'libc++abi-14-dev',
   nm: 'binutils',
   curl: 'curl',
   'mkfs.ext4': 'e2fsprogs',
@@ -27,12 +30,19 @@ const packages = {
   unshare: 'util-linux',
 };
 
+/** What is no command: where it lies. */
+const places = {
+  'libc++': '/usr/lib/llvm-14/include/c++/v1/version',
+  'libc++abi': '/usr/lib/llvm-14/lib/libc++abi.so',
+};
+
 /** What a build needs, and what the model (scripts/model.mjs) and the tests need besides. */
 export const buildTools = ['cmake', 'make', 'gcc', 'g++'];
 export const modelTools = ['spin', 'gcc'];
 export const testTools = ['nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'spin', 'taskset', 'unshare'];
 
 function isThere(command) {
+  if (command in places) return existsSync(places[command]);
   // A user's PATH often lacks the folders of mkfs and the like.
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
   return folders.some((folder) => {

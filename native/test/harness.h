@@ -1,8 +1,12 @@
 // A test of the native side without Node: named cases in one registry, checks that count and say where, and a port in memory that is
 // fenced by guard pages, so that a byte written outside the arena ends the program.
+//
+// It runs on any POSIX system. Beyond POSIX.1-2008 the tests use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness.cc;
+// MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it: the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and
+// macOS's pages have, since macOS's send(2) hasn't; /dev/zero (zero(4) of both).
 #pragma once
 
-#include <sys/mman.h>
+#include <netinet/in.h>
 #include <unistd.h>
 #include <cstdint>
 #include <cstdio>
@@ -47,13 +51,23 @@ struct Context {
 // What a case is about: every backend, or those that the reactor makes, or one.
 enum class On { kAny, kReactor, kUring };
 
+// A clause's case checks one rule of what a port does, in a moment; its id is the clause's in src/conformance/clauses.ts, or that with `/name`
+// behind it. A stress case, with an id in small letters, asserts invariants over many rounds.
 struct Case {
   const char* id;
   const char* rule;
   void (*run)(const Context&);
   On on;
+  bool clause() const { return id[0] >= 'A' && id[0] <= 'Z'; }
 };
 std::vector<Case>& Cases();
+// Makes a case out of the function body that follows. `name`: of the function.
+#define CASE_ON(name, id, rule, on)                           \
+  static void name(const Context& context);                   \
+  static const Register register_##name(id, rule, &name, on); \
+  static void name([[maybe_unused]] const Context& context)
+#define CASE(name, id, rule) CASE_ON(name, id, rule, On::kAny)
+
 struct Register {
   Register(const char* id, const char* rule, void (*run)(const Context&), On on = On::kAny) { Cases().push_back({id, rule, run, on}); }
 };
@@ -72,7 +86,12 @@ void ChooseBackend(const char* name);
 // The poller of the build's reactor.
 std::unique_ptr<posix::Poller> MakePoller(CreateError* error);
 
-// A failed check ends its case; the program has no exceptions, so it leaves by longjmp out of the case's function.
+inline constexpr auto kOk = static_cast<int32_t>(Status::kOk);
+inline constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
+inline constexpr auto kTimedOut = static_cast<int32_t>(Status::kETIMEDOUT);
+inline constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
+
+// A failed check ends its case, whichever of its threads it is in: its process ends.
 [[noreturn]] void Fail(const char* file, int line, const std::string& what);
 
 #define CHECK(condition)                                                \
@@ -130,14 +149,27 @@ class TestPort {
   void Stage(const SubmissionEntry& entry);
   // Stages an operation on arena memory; returns its slot.
   uint32_t Start(Opcode opcode, const Handle& handle, uint64_t offset, uint64_t length, double position = 0, double timeout_ms = -1);
+  // The same with whatever is asked for beside it.
+  uint32_t Start(SubmissionEntry entry, const Handle& handle);
+  uint32_t Connect(const Handle& handle, const sockaddr_in& to);
+  // False: the port is closed, or there is no memory.
+  bool Post(double key, double bytes = 0, double operation_id = 0);
+  // Begins an open; its slot.
+  uint32_t Open(const std::string& path, int flags, double key);
+  // Reaps until `count` packets are queued, and takes none.
+  void AwaitQueued(uint32_t count);
   // Up to `max` packets; waits for the first up to timeout_ms.
   std::vector<CompletionEntry> Get(uint32_t max, double timeout_ms);
   // Exactly `count` packets within 10 s, or the case fails.
   std::vector<CompletionEntry> GetExactly(uint32_t count);
+  CompletionEntry GetOne() { return GetExactly(1)[0]; }
   void Submit();
+  void Enter(uint32_t flags, uint32_t max);
   bool Cancel(uint32_t slot) { return port_->Cancel(port_->first(), slot, generations_[slot], EndedBy::kCancel); }
   bool Close(Handle& handle, bool reset) { return port_->CloseHandle(port_->first(), handle.index, handle.last_generation, reset); }
   Handle& Adopt(HandleKind kind, int fd, double key);
+  // The handle that an accept or open has made.
+  static Handle& Made(const CompletionEntry& packet);
   // Two connected TCP sockets on loopback: .first is a handle of this port, .second a plain descriptor of the test.
   std::pair<Handle*, int> Pair(double key);
   // Returns the slot for reuse, as JavaScript does on delivery.
@@ -153,6 +185,24 @@ class TestPort {
 };
 
 void TcpPair(int out[2]);
+// How many descriptors are open.
 int OpenDescriptors();
+// Takes all descriptors that are left; for cases that run in a process of their own, or close them.
+std::vector<int> TakeDescriptors();
+// A socket that no child inherits.
+int NewSocket();
+// Listens on loopback, at a port of the system's choice.
+int Listening(sockaddr_in* address, int backlog = 1024);
+int Connected(const sockaddr_in& address);
+// A listener whose backlog is full, so that the next connection stays in the making. `fillers`: connections that keep it so, to be closed.
+int ListeningFull(sockaddr_in* address, std::vector<int>* fillers);
+// Closes with a reset.
+void ResetNow(int fd);
+void WriteAll(int fd, const void* data, size_t bytes);
+// Exactly `bytes`, or the case fails; waits for them.
+void ReadAll(int fd, void* data, size_t bytes);
+// An open file without a name.
+int TempFile();
+void SleepMs(double ms);
 
 }  // namespace cp::test

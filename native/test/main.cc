@@ -1,9 +1,15 @@
 // The program: runs the cases, prints one line each and a closing `N passed, N failed`.
 //
-//   cp_native_test [--backend NAME] [--filter TEXT] [--seed N] [--scale X] [--list]
-//
-// A run is about one backend, the build's first unless named; what has none (arena, queues, tables) is a part of the run on the first.
-#include <csetjmp>
+// Each case has a process of its own (fork(2)), so that on a kernel that nobody has seen a crash, a hang or a leak is one case's failure and no
+// other's. This process makes no thread and runs no case, unless it is told to (--in-process, for a debugger).
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <string_view>
 
@@ -12,26 +18,110 @@
 namespace cp::test {
 
 namespace {
-std::jmp_buf leave;
-std::string failure;
+
+constexpr const char* kUsage = R"(usage: %s [options]
+
+  --backend NAME  io_uring or epoll on Linux, kqueue on FreeBSD and macOS; default: all that this program has
+  --filter TEXT   cases whose id contains it, stress cases among them
+  --stress        the stress cases, too
+  --repeat N      each case N times, with seeds that follow on each other (1)
+  --seed N        of what is random (1)
+  --scale X       multiplies the counts inside cases (1)
+  --seconds N     when they are over the program ends, with exit code 1 if cases remain (60); a single case may take a quarter of them
+  --list          names the cases
+  --in-process    no process for each case: for a debugger; ends with the first failure
+examples:
+  %s
+  %s --filter CANCEL --repeat 100 --seed 7
+  %s --stress --seconds 600
+Exit code 0: all passed; 1: otherwise; 2: wrong use.
+)";
+
+constexpr rlim_t kDescriptorsWanted = 4096;  // macOS gives a process 256 (launchctl(1), limit maxfiles)
+constexpr double kCaseMsMin = 5'000;
+
+int report_to = -1;  // in a case's process: the pipe that its failure is written to
+const Case* current = nullptr;
+uint64_t current_seed = 0;
+
+struct Options {
+  std::string backend, filter;
+  bool stress = false, list = false, in_process = false;
+  uint32_t repeat = 1;
+  double seconds = 60;
+  Context context;
+};
+
 }  // namespace
 
-// The locals of the failed case leak; the program ends soon and reports the failure, which is what matters.
 void Fail(const char* file, int line, const std::string& what) {
-  failure = std::string(file) + ":" + std::to_string(line) + ": " + what;
-  std::longjmp(leave, 1);
+  const std::string text = std::string(file) + ":" + std::to_string(line) + ": " + what + " (seed " + std::to_string(current_seed) + ")";
+  if (report_to >= 0) {
+    [[maybe_unused]] const ssize_t written = write(report_to, text.data(), text.size());
+  } else {
+    std::printf("FAIL  %-28s %s\n      %s\n", current == nullptr ? "" : current->id, current == nullptr ? "" : current->rule, text.c_str());
+    std::fflush(stdout);
+  }
+  _exit(1);  // without destructors and exit handlers: other threads may be at work
 }
 
-// In a function of its own, without locals that change: what setjmp asks of its caller.
-static bool Holds(const Case& each, const Context& context) {
-  if (setjmp(leave) != 0) return false;
-  each.run(context);
-  return true;
+static void RunHere(const Case& each, const Options& options) {
+  current = &each;
+  Context context = options.context;
+  for (uint32_t i = 0; i < options.repeat; i++, context.seed++) {
+    current_seed = context.seed;
+    each.run(context);
+  }
 }
 
-static bool Belongs(const Case& each) {
+// In a process of its own. Empty: it passed; else what went wrong.
+static std::string RunApart(const Case& each, const Options& options, double until) {
+  int ends[2];
+  if (pipe(ends) != 0) return "no pipe";
+  const pid_t child = fork();
+  if (child < 0) return std::string("no process: ") + std::strerror(errno);
+  if (child == 0) {
+    close(ends[0]);
+    report_to = ends[1];
+    RunHere(each, options);
+    std::exit(0);  // not _exit: a sanitizer looks for leaks there
+  }
+  close(ends[1]);
+  std::string words;
+  bool late = false;
+  for (;;) {
+    pollfd watched = {ends[0], POLLIN, 0};
+    const int ready = poll(&watched, 1, static_cast<int>(std::clamp(until - MonotonicMs(), 0.0, 1e8)));
+    if (ready < 0 && errno == EINTR) continue;
+    char text[1024];
+    const ssize_t count = ready > 0 ? read(ends[0], text, sizeof(text)) : -1;
+    late = ready == 0;
+    if (count <= 0) break;
+    words.append(text, static_cast<size_t>(count));
+  }
+  close(ends[0]);
+  int status = 0;
+  pid_t ended = 0;
+  while (!late && (ended = waitpid(child, &status, WNOHANG)) == 0) {
+    late = MonotonicMs() >= until;
+    SleepMs(0.2);
+  }
+  if (late) {
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    return "not done in its time, ended";
+  }
+  if (!words.empty()) return words;
+  if (ended == child && WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? "" : "exit code " + std::to_string(WEXITSTATUS(status));
+  return "ended by signal " + std::to_string(WTERMSIG(status));
+}
+
+static bool Belongs(const Case& each, const Options& options) {
   const std::string_view backend = Backend(), id = each.id;
+  if (id.find(options.filter) == std::string_view::npos) return false;
+  if (!each.clause() && !options.stress && options.filter.empty()) return false;
   if (each.on != On::kAny) return (backend == "io_uring") == (each.on == On::kUring);
+  // What has no backend is a part of the run on the first.
   for (const std::string_view family : {"arena/", "operations/", "timers/model", "packets/", "handles/"})
     if (id.substr(0, family.size()) == family) return backend == kBackends[0];
   return true;
@@ -43,44 +133,142 @@ static const char* Named(const std::string& name) {
   return nullptr;
 }
 
-static int Main(int argc, char** argv) {
-  Context context;
-  std::string filter;
+// A number from `least` on, or false.
+static bool Number(const char* text, double least, double* out) {
+  char* end = nullptr;
+  *out = std::strtod(text, &end);
+  return end != text && *end == '\0' && std::isfinite(*out) && *out >= least;
+}
+
+// -1: go on; else the exit code.
+static int Read(int argc, char** argv, Options* options) {
+  const auto wrong = [&](const std::string& what) {
+    std::fprintf(stderr, "%s; see %s --help\n", what.c_str(), argv[0]);
+    return 2;
+  };
   for (int i = 1; i < argc; i++) {
     const std::string option = argv[i];
-    if (option == "--list") {
-      for (const Case& each : Cases()) std::printf("%-28s %s\n", each.id, each.rule);
+    if (option == "--help") {
+      std::printf(kUsage, argv[0], argv[0], argv[0], argv[0]);
       return 0;
     }
-    if (i + 1 < argc && option == "--backend" && Named(argv[i + 1]) != nullptr) {
-      ChooseBackend(Named(argv[++i]));
-    } else if (i + 1 < argc && option == "--filter") {
-      filter = argv[++i];
-    } else if (i + 1 < argc && option == "--seed") {
-      context.seed = std::strtoull(argv[++i], nullptr, 10);
-    } else if (i + 1 < argc && option == "--scale") {
-      context.scale = std::strtod(argv[++i], nullptr);
+    bool* const flag = option == "--list"         ? &options->list
+                       : option == "--stress"     ? &options->stress
+                       : option == "--in-process" ? &options->in_process
+                                                  : nullptr;
+    if (flag != nullptr) {
+      *flag = true;
+      continue;
+    }
+    const bool known = option == "--backend" || option == "--filter" || option == "--repeat" || option == "--seed" || option == "--scale" ||
+                       option == "--seconds";
+    if (!known) return wrong("unknown option " + option);
+    if (i + 1 == argc) return wrong(option + " takes a value");
+    const char* value = argv[++i];
+    double number = 0;
+    if (option == "--backend") {
+      if (Named(value) == nullptr) return wrong(std::string("no backend ") + value + " in this program");
+      options->backend = value;
+    } else if (option == "--filter") {
+      options->filter = value;
+    } else if (option == "--scale" || option == "--seconds") {
+      if (!Number(value, 1e-6, &number)) return wrong(option + " takes a number above 0");
+      (option == "--scale" ? options->context.scale : options->seconds) = number;
     } else {
-      std::fprintf(stderr, "usage: %s [--backend NAME] [--filter TEXT] [--seed N] [--scale X] [--list]\n", argv[0]);
-      return 2;
+      const double least = option == "--repeat" ? 1 : 0;
+      if (!Number(value, least, &number) || number != std::floor(number) || number > 4294967295.0)
+        return wrong(option + " takes a whole number from " + (least == 1 ? "1" : "0") + " on");
+      if (option == "--repeat")
+        options->repeat = static_cast<uint32_t>(number);
+      else
+        options->context.seed = static_cast<uint64_t>(number);
     }
   }
-  std::printf("%s, seed %llu, scale %g\n", Backend(), static_cast<unsigned long long>(context.seed), context.scale);
+  return -1;
+}
+
+// Whether a port can be made here; if not, why.
+static bool Available(std::string* reason) {
+  Fenced block(kBlockBytes), arena(1 << 16);
+  PortOptions options;
+  options.max_operations = 16;
+  options.owner = 1;
+  options.block = block.span();
+  options.arena = arena.span();
+  CreateError error;
+  const std::unique_ptr<Port> port = MakePort(options, &error);
+  *reason = error.reason;
+  if (port) port->CloseAndWait();
+  return port != nullptr;
+}
+
+static int Main(int argc, char** argv) {
+  Options options;
+  if (const int code = Read(argc, argv, &options); code >= 0) return code;
+  // A write to a connection that is gone is an error here; what the port does about it is TCP-06.
+  std::signal(SIGPIPE, SIG_IGN);
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < kDescriptorsWanted) {
+    limit.rlim_cur = std::min(limit.rlim_max, kDescriptorsWanted);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  // Clauses first: they are what is wanted of a system that is new.
+  std::vector<Case>& cases = Cases();
+  std::stable_sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) {
+    return a.clause() != b.clause() ? a.clause() : a.clause() && std::string_view(a.id) < b.id;
+  });
+
+  const double over = MonotonicMs() + options.seconds * 1e3;
+  const double case_ms = std::max(kCaseMsMin, options.seconds * 1e3 / 4) * options.repeat;
   int passed = 0, failed = 0;
-  for (const Case& each : Cases()) {
-    if (!Belongs(each) || std::string(each.id).find(filter) == std::string::npos) continue;
-    const double started = MonotonicMs();
-    if (Holds(each, context)) {
-      passed++;
-      std::printf("pass  %-28s %s (%.0f ms)\n", each.id, each.rule, MonotonicMs() - started);
-    } else {
-      failed++;
-      std::printf("FAIL  %-28s %s\n      %s\n", each.id, each.rule, failure.c_str());
+  std::vector<std::string> left;
+  for (const char* backend : kBackends) {
+    if (!options.backend.empty() && options.backend != backend) continue;
+    ChooseBackend(backend);
+    if (options.list) {
+      options.stress = true;
+      std::printf("%s\n", backend);
+      for (const Case& each : cases)
+        if (Belongs(each, options)) std::printf("  %-28s %s\n", each.id, each.rule);
+      continue;
     }
-    std::fflush(stdout);
+    if (std::string reason; !Available(&reason)) {
+      std::printf("%s, not run: %s\n", backend, reason.c_str());
+      failed += !options.backend.empty();
+      continue;
+    }
+    std::printf("%s, seed %llu, scale %g\n", backend, static_cast<unsigned long long>(options.context.seed), options.context.scale);
+    for (const Case& each : cases) {
+      if (!Belongs(each, options)) continue;
+      const double started = MonotonicMs();
+      if (started >= over) {
+        left.push_back(std::string(each.id) + " on " + backend);
+        continue;
+      }
+      std::fflush(stdout);  // or the case's process would print it, too
+      std::string wrong;
+      if (options.in_process)
+        RunHere(each, options);
+      else
+        wrong = RunApart(each, options, std::min(over, started + case_ms));
+      if (wrong.empty()) {
+        passed++;
+        std::printf("pass  %-28s %s (%.0f ms)\n", each.id, each.rule, MonotonicMs() - started);
+      } else {
+        failed++;
+        std::printf("FAIL  %-28s %s\n      %s\n", each.id, each.rule, wrong.c_str());
+      }
+      std::fflush(stdout);
+    }
   }
+  if (options.list) return 0;
+  if (!left.empty()) {
+    std::printf("%g seconds are over; not run:", options.seconds);
+    for (const std::string& each : left) std::printf(" %s%s", each.c_str(), &each == &left.back() ? "\n" : ",");
+  }
+  if (passed + failed == 0 && left.empty() && !options.filter.empty()) std::printf("no case has '%s' in its id\n", options.filter.c_str());
   std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+  return failed == 0 && left.empty() && passed > 0 ? 0 : 1;
 }
 
 }  // namespace cp::test

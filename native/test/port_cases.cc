@@ -15,32 +15,6 @@
 
 namespace cp::test {
 
-namespace {
-
-constexpr auto kOk = static_cast<int32_t>(Status::kOk);
-constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
-constexpr auto kTimedOut = static_cast<int32_t>(Status::kETIMEDOUT);
-
-void WriteAll(int fd, const void* data, size_t bytes) {
-  const auto* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t written = write(fd, at, bytes);
-    CHECK(written > 0);
-    at += written;
-    bytes -= static_cast<size_t>(written);
-  }
-}
-
-int TempFile() {
-  char name[] = "/tmp/cp-native-test-XXXXXX";
-  const int fd = mkostemp(name, O_CLOEXEC);
-  CHECK(fd >= 0);
-  unlink(name);
-  return fd;
-}
-
-}  // namespace
-
 static Register post("post/fifo", "posts come out as given, in order, through any number of gets", [](const Context& context) {
   TestPort test;
   const uint32_t count = context.Count(200'000);
@@ -421,8 +395,7 @@ static Register pool_descriptors(
         test.Start(Opcode::kTruncate, file, 0, 0, size);
         return test.GetExactly(1)[0].status;
       };
-      std::vector<int> fill;
-      for (int fd = dup(0); fd >= 0; fd = dup(0)) fill.push_back(fd);
+      std::vector<int> fill = TakeDescriptors();
       // None for the wake-up, then one for that and none for the job, then one for each.
       CHECK_EQ(truncate(10), static_cast<int32_t>(Status::kEMFILE));
       close(fill.back());
@@ -452,15 +425,9 @@ static Register close_port("port/close", "a port closed with everything in fligh
                                    test.Start(Opcode::kRecv, *socket, 0, random.Below(2) * 64, 0, random.OneIn(2) ? 1000 : -1);
                                    test.Start(Opcode::kSend, *socket, 0, 1 << 19);
                                  }
-                                 const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-                                 CHECK(listen(listener, 16) == 0);
-                                 Handle& accepting = test.Adopt(HandleKind::kListener, listener, 9);
-                                 sockaddr_storage address;
-                                 socklen_t length = sizeof(address);
-                                 CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-                                 const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-                                 CHECK(connect(client, reinterpret_cast<sockaddr*>(&address), length) == 0);
-                                 peers.push_back(client);
+                                 sockaddr_in address;
+                                 Handle& accepting = test.Adopt(HandleKind::kListener, Listening(&address, 16), 9);
+                                 peers.push_back(Connected(address));
                                  for (int i = 0; i < 3; i++) test.Start(Opcode::kAccept, accepting, 0, 0);
                                  test.Submit();
                                  if (random.OneIn(2)) test.Get(random.OneIn(2) ? 1 : 0, 0);

@@ -16,15 +16,12 @@
 
 #include "posix/file_pool.h"
 #include "posix/reactor_port.h"
+#include "posix/sockets.h"
 #include "test/harness.h"
 
 namespace cp::test {
 
 namespace {
-
-constexpr auto kOk = static_cast<int32_t>(Status::kOk);
-constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
-constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
 
 // A poller that lies: before its own events it tells of readiness that isn't there, of every token that it has seen, open or closed.
 class NoisyPoller final : public posix::Poller {
@@ -73,29 +70,6 @@ std::unique_ptr<Port> MakeNoisy(const PortOptions& options, CreateError* error) 
         return std::make_unique<NoisyPoller>(std::move(real));
       },
       error);
-}
-
-int Listening(sockaddr_in* address) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  *address = {};
-  address->sin_family = AF_INET;
-  address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(*address);
-  CHECK(bind(listener, reinterpret_cast<sockaddr*>(address), length) == 0 && listen(listener, 1024) == 0);
-  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(address), &length) == 0);
-  return listener;
-}
-
-int Connected(const sockaddr_in& address) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  CHECK(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
-  return fd;
-}
-
-void ResetNow(int fd) {
-  const linger now = {1, 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  close(fd);
 }
 
 // Every thread of the file pool, held until it is let go.
@@ -166,11 +140,9 @@ static Register spurious(
         CHECK_EQ(test.GetExactly(1)[0].bytes, 8.0);
         char back[8];
         CHECK(recv(peer, back, 8, MSG_WAITALL) == 8 && std::memcmp(back, data, 8) == 0);
-        const auto generation = static_cast<uint32_t>(packet.result / kHandlesMax);
-        Handle* accepted =
-            HandleTable::Process().Find(static_cast<uint32_t>(packet.result - static_cast<double>(generation) * kHandlesMax), generation);
-        CHECK(accepted != nullptr && test.port().Associate(*accepted, 3) == 0);
-        test.Close(*accepted, true);
+        Handle& accepted = TestPort::Made(packet);
+        CHECK_EQ(test.port().Associate(accepted, 3), 0);
+        test.Close(accepted, true);
         test.Close(*socket, random.OneIn(2));
         close(client);
         close(peer);
@@ -185,40 +157,21 @@ static Register connects(
       options.make = &MakeNoisy;
       TestPort test(options);
       for (uint32_t round = 0; round < context.Count(20); round++) {
-        // A listener whose backlog is full: the next connection stays in the making.
         sockaddr_in address;
-        const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        address = {};
-        address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        socklen_t length = sizeof(address);
-        CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), length) == 0 && listen(listener, 0) == 0);
-        CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-        const int filler = Connected(address);
-        Handle* socket_handle = HandleTable::Process().Create(1, HandleKind::kSocket, socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        std::vector<int> fillers;
+        const int listener = ListeningFull(&address, &fillers);
+        Handle* socket_handle = HandleTable::Process().Create(1, HandleKind::kSocket, NewSocket());
         CHECK(socket_handle != nullptr && test.port().Associate(*socket_handle, 9) == 0);
-        SubmissionEntry entry{}, where{};
-        entry.opcode = static_cast<uint8_t>(Opcode::kConnect);
-        entry.slot = test.TakeSlot();
-        entry.slot_generation = test.generation(entry.slot);
-        entry.handle_index = socket_handle->index;
-        entry.handle_generation = socket_handle->last_generation;
-        AddressEntry target{};
-        target.family = 4;
-        target.port = ntohs(address.sin_port);
-        std::memcpy(target.bytes, &address.sin_addr, 4);
-        std::memcpy(&where, &target, sizeof(target));
-        test.Stage(entry);
-        test.Stage(where);
+        const uint32_t slot = test.Connect(*socket_handle, address);
         for (int i = 0; i < 20; i++) CHECK(test.Get(4, 1).empty());
         if (round % 2 == 0) {
-          CHECK(test.Cancel(entry.slot));
+          CHECK(test.Cancel(slot));
           CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
         }
         test.Close(*socket_handle, false);
         if (round % 2 == 1) CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
         CHECK(test.Get(4, 0).empty());
-        close(filler);
+        for (const int filler : fillers) close(filler);
         close(listener);
       }
     },
@@ -318,12 +271,13 @@ static Register fair(
       auto [modest, other] = test.Pair(2);
       std::atomic<bool> over{false};
       // More than any turn takes, for as long as it lasts.
+      CHECK_EQ(posix::SetNonBlocking(source), 0);
       std::thread flood([&over, fd = source] {
         std::vector<char> data(1 << 20);
         while (!over.load()) {
           pollfd watched = {fd, POLLOUT, 0};
           if (poll(&watched, 1, 10) > 0) [[maybe_unused]]
-            const ssize_t sent = send(fd, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+            const ssize_t sent = write(fd, data.data(), data.size());
         }
       });
       uint32_t of_greedy = 0, of_modest = 0, in_line = 0;

@@ -10,6 +10,7 @@ import {
   listing,
   paintVerdict,
   reportFile,
+  restrictionsOf,
   table,
   tapHeader,
   tapLine,
@@ -202,8 +203,7 @@ async function runOne(
   signal: AbortSignal,
 ): Promise<SuiteReport> {
   // A report of the whole suite at its own counts on the package itself, with nothing masked, is one of the project's results.
-  const { COMPLETION_PORT_DISABLE: masked = '', COMPLETION_PORT_MUTANT: mutant = '' } = process.env;
-  const full = options.filter === undefined && options.scale === 1 && options.adapter === null && masked === '' && mutant === '';
+  const full = options.scale === 1 && restrictionsOf(options) === null;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
   const view = options.tap ? tapView(cases.length) : process.stdout.isTTY ? terminalView(cases.length) : plainView();
   let file: string | null = null;

@@ -16,6 +16,7 @@ export type {
   Need,
   PeerPair,
   Random,
+  Restrictions,
   SuiteReport,
   TakeOptions,
   Verdict,

@@ -147,13 +147,21 @@ export function reportFile(
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  // A backend that was fallen back to is another row of the matrix than the same one chosen.
-  const { name: chosen, fallbackReason: why } = backend;
-  const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
-  const kernel = standInOf(chosen);
-  const as = kernel === null ? '' : `-${kernel}`;
-  const name = `${chosen}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
+  const name = `${reportName({ ...backend, standIn: standInOf(backend.name) }, shared, runtime)}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
+}
+
+/** A report's name, without an ending. */
+export function reportName(
+  backend: { name: string; standIn: string | null; fallbackReason: string | null },
+  shared: boolean,
+  runtime: { name: string; version: string },
+): string {
+  // A backend that was fallen back to is another row of the matrix than the same one chosen.
+  const { name, standIn: kernel, fallbackReason: why } = backend;
+  const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
+  const as = kernel === null ? '' : `-${kernel}`;
+  return `${name}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}`;
 }
 
 /** Whole or not at all: a reader never sees half a report. */

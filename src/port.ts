@@ -127,7 +127,7 @@ export interface Backend {
   readonly name: BackendName;
   /** What was probed on this machine, by name; with `eventLoop: 'inverted'` also `inverted`: whether this port's loop is. */
   readonly features: Readonly<Record<string, boolean>>;
-  /** With backend 'auto': why a better one was not taken. */
+  /** With backend 'auto': why a better one was not taken; the same in each thread of a shared port. */
   readonly fallbackReason?: string;
 }
 
@@ -208,7 +208,7 @@ function openBackend(
   options: CreateOptions,
   concurrency: number,
   shared: boolean,
-): { engine: Engine; concurrency: number; maxOperations: number; fallbackReason: string | undefined } {
+): { engine: Engine; concurrency: number; maxOperations: number } {
   const maxOperations =
     options.maxOperations === undefined
       ? OPERATIONS_DEFAULT
@@ -248,11 +248,12 @@ function openBackend(
         inverted: port.features.inverted === true,
         shared,
       });
-      return { engine, concurrency, maxOperations, fallbackReason: refused.length === 0 ? undefined : refused.join('; ') };
+      return { engine, concurrency, maxOperations };
     }
     const { errno, reason } = port.error;
     const scarce = SCARCE[Math.abs(errno)];
     if (scarce !== undefined) {
+      fallbackReason: refused.join('; '),
       throw misuse(Error, scarce, `no ${scarce === 'ENOMEM' ? 'memory' : 'descriptor'} for the port: ${reason}`);
     }
     refused.push(`${name} can't be used here: ${reason}`);
@@ -419,16 +420,10 @@ export class CompletionPort<C = unknown> {
     };
   }
 
-  private constructor(
-    engine: Engine,
-    concurrency: number,
-    maxOperations: number,
-    token: PortToken | null,
-    fallbackReason?: string,
-  ) {
+  private constructor(engine: Engine, concurrency: number, maxOperations: number, token: PortToken | null) {
     if (!(engine instanceof Engine)) throw illegalConstructor('use CompletionPort.create');
     this.#engine = engine;
-    const { name, features } = engine.native;
+    const { name, features, fallbackReason } = engine.native;
     this.backend = Object.freeze({
       name,
       features: Object.freeze({ ...features }),
@@ -472,7 +467,6 @@ export class CompletionPort<C = unknown> {
       made.concurrency,
       made.maxOperations,
       words === undefined ? null : tokenOf(words, engine.memory.arena),
-      made.fallbackReason,
     );
   }
 

@@ -72,6 +72,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   options.concurrency = static_cast<uint32_t>(GetNumber(env, given, "concurrency", 1, 2147483647, 1));
   options.disable = GetText(env, given, "disable");
   const std::string backend = GetText(env, given, "backend");
+  options.fallback_reason = GetWholeText(env, given, "fallbackReason");
   const bool inverted = GetBoolean(env, given, "inverted");
   options.shared = GetBoolean(env, given, "shared");
   bool pending = true;
@@ -169,6 +170,7 @@ napi_value PortBinding::Functions() {
   Set(env, result, "maxOperations", Number(env, port_->options().max_operations));
   Set(env, result, "concurrency", Number(env, port_->options().concurrency));
   constexpr struct {
+  if (const std::string& reason = port_->options().fallback_reason; !reason.empty()) Set(env, result, "fallbackReason", Text(env, reason));
     const char* name;
     napi_callback callback;
   } kFunctions[] = {{"enter", &Enter},

@@ -42,7 +42,8 @@ struct PortOptions {
   std::string disable;  // comma-separated features to leave unused
   uint64_t owner = 0;   // id of the environment; of a private port
   bool shared = false;
-  std::span<std::byte> block;  // the control block, kBlockBytes
+  std::string fallback_reason;  // why a better backend was not taken, for threads that attach; empty: none was refused
+  std::span<std::byte> block;   // the control block, kBlockBytes
   std::span<std::byte> arena;
 };
 

@@ -231,7 +231,9 @@ function partialReason(summary: Summary, all: ReadonlySet<string>): string | nul
     ...(adapter === undefined ? [] : [`of another port than the package's own (\`${adapter}\`)`]),
     ...Object.entries(environment).map(([name, value]) => `with \`${name}=${value}\``),
     ...(summary.scale === 1 ? [] : [`counts inside cases at ${summary.scale} of the clauses' own`]),
-    ...(filter === undefined && missing > 0 ? [`without ${missing} cases that another report has`] : []),
+    ...(filter === undefined && missing > 0
+      ? [`without ${missing} ${missing === 1 ? 'case' : 'cases'} that another report has`]
+      : []),
   ];
   return reasons.length === 0 ? null : reasons.join('; ');
 }

@@ -193,7 +193,7 @@ describe('a report that says less than a full one is marked as partial', () => {
   test('cases that another report has are missing: empty cells, and no word of passing', () => {
     const { matrix, md } = pagesOf(reportOf(plain), reportOf(plain.slice(0, 2), { backend: { name: 'io_uring', features: {} } }));
     expect(matrix.columns.map(({ label, partial }) => [label, partial])).toEqual([
-      ['io_uring', 'without 1 cases that another report has'],
+      ['io_uring', 'without 1 case that another report has'],
       ['epoll', null],
     ]);
     expect(md).toMatch(/^\| \*\*CONC-06\*\* \| 1 \| {2}\| ✓ \|/m);

@@ -1,6 +1,6 @@
 // npm run docs: the documentation as static pages in build/docs: README.md and docs/*.md, the API reference out of the doc
 // comments, and the list of clauses that the conformance suite checks. TypeDoc renders them all, so that one navigation and
-// one search cover everything; nothing on the pages comes from the network.
+// one search cover everything; nothing on the pages comes from the network. Beside them lies conformance.html, what each backend passes.
 //
 //   npm run docs -- [--force]
 
@@ -17,6 +17,8 @@ import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 const output = join(buildFolder, 'docs');
 /** Pages that are made, in the form that TypeDoc reads. */
 const generated = join(buildFolder, 'docs-source');
+/** What the page of the conformance matrix is made of. */
+const reports = join(root, 'docs/reports');
 
 /** The first pages of the navigation, in this order; the rest of docs/ follows by name, then what is about the project. */
 const firstPages = ['guide.md', 'examples.md', 'threads.md', 'net.md'];
@@ -38,6 +40,7 @@ export async function buildDocs({ force = false } = {}) {
     ),
     ...documents,
   ]);
+  if (existsSync(reports)) inputs.push(...filesBelow([reports]));
   const print = fingerprint(inputs);
   const index = join(output, 'index.html');
   if (!force && isFresh('docs', print) && existsSync(index)) return false;
@@ -85,6 +88,11 @@ export async function buildDocs({ force = false } = {}) {
   nameAndOrder(project);
   app.validate(project);
   await app.generateDocs(project, fresh);
+  if (existsSync(reports)) {
+    const suite = await import(pathToFileURL(join(distFolder, 'conformance/index.js')).href);
+    const titles = new Map(suite.cases.map(({ id, title }) => [id, title]));
+    writeFileSync(join(fresh, 'conformance.html'), suite.htmlPage(suite.makeMatrix(suite.readReports([reports])), titles));
+  }
   if (app.logger.hasErrors()) throw new Failure('the documentation has errors; they stand above');
   app.logger.level = LogLevel.Error;
   rmSync(output, { recursive: true, force: true });

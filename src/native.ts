@@ -33,10 +33,13 @@ export interface NativePortOptions {
   maxOperations: number;
   ringEntries: number;
   concurrency: number;
+  poolThreads: number;
   inverted: boolean;
   shared: boolean;
   /** Comma-separated features to leave unused. */
   disable: string;
+  /** Why better backends were not taken, for threads that attach; '' if none was refused. */
+  fallbackReason: string;
 }
 
 /** The native half of one port. Its parameters and results lie in the control block (abi.ts). Only the thread that made it may call it. */
@@ -45,6 +48,8 @@ export interface NativePort {
   readonly features: Record<string, boolean>;
   readonly maxOperations: number;
   readonly concurrency: number;
+  /** As its creator gave it. */
+  readonly fallbackReason?: string;
   /** Takes the submission entries, submits, waits as the control block says, fills completion entries; returns their number. */
   enter(): number;
   /** Appends the post that the control block describes to the one queue, behind what is already finished. */

@@ -35,6 +35,8 @@ const ARENA_STEP = 64 * 2 ** 10;
 const RING_MIN = 8;
 const RING_MAX = 4096;
 const RING_DEFAULT = 1024;
+const POOL_THREADS_MAX = 1024;
+const POOL_THREADS_DEFAULT = 4;
 /** What a port lacks on any backend: none is fallen back to for want of it. The numbers are the same on every POSIX system. */
 const SCARCE: Readonly<Record<number, 'ENOMEM' | 'ENFILE' | 'EMFILE'>> = { 12: 'ENOMEM', 23: 'ENFILE', 24: 'EMFILE' };
 const INFINITE = Number.POSITIVE_INFINITY;
@@ -65,6 +67,14 @@ export interface CreateOptions {
    * can wait in one port only: while another of its ports is inverted, this one is plain. `port.backend.features.inverted` says which.
    */
   eventLoop?: 'plain' | 'inverted' | undefined;
+  /**
+   * How many of the port's operations may block a thread of their own at once, where the system can only block: on 'epoll' and 'kqueue' what a
+   * file doesn't have in memory, its writes, syncs, truncations and opens; on 'io_uring' what an older kernel has no request for. 1 to 1,024
+   * threads; 4 unless given. Others wait for their turn, in the order of their start, and can be cancelled. The threads are the process's: as
+   * many as the largest `poolThreads` of its open ports at most, started on demand, so that ports which ask for as many share them. Out of
+   * range: ERR_OUT_OF_RANGE. Where no thread can be started an operation ends with ENOMEM.
+   */
+  poolThreads?: number | undefined;
   /** Entries of the kernel's submission ring, 8 to 4,096, taken up to a power of two. For tests: any size works. */
   ringEntries?: number | undefined;
 }
@@ -127,7 +137,7 @@ export interface Backend {
   readonly name: BackendName;
   /** What was probed on this machine, by name; with `eventLoop: 'inverted'` also `inverted`: whether this port's loop is. */
   readonly features: Readonly<Record<string, boolean>>;
-  /** With backend 'auto': why a better one was not taken. */
+  /** With backend 'auto': why a better one was not taken; the same in each thread of a shared port. */
   readonly fallbackReason?: string;
 }
 
@@ -208,7 +218,7 @@ function openBackend(
   options: CreateOptions,
   concurrency: number,
   shared: boolean,
-): { engine: Engine; concurrency: number; maxOperations: number; fallbackReason: string | undefined } {
+): { engine: Engine; concurrency: number; maxOperations: number } {
   const maxOperations =
     options.maxOperations === undefined
       ? OPERATIONS_DEFAULT
@@ -217,6 +227,10 @@ function openBackend(
     options.arenaBytes === undefined ? ARENA_DEFAULT : integer(options.arenaBytes, 'options.arenaBytes', 0, ARENA_MAX);
   const ringEntries =
     options.ringEntries === undefined ? RING_DEFAULT : integer(options.ringEntries, 'options.ringEntries', RING_MIN, RING_MAX);
+  const poolThreads =
+    options.poolThreads === undefined
+      ? POOL_THREADS_DEFAULT
+      : integer(options.poolThreads, 'options.poolThreads', 1, POOL_THREADS_MAX);
   const { eventLoop } = options;
   if (eventLoop !== undefined && eventLoop !== 'plain' && eventLoop !== 'inverted') {
     throw wrongValue('options.eventLoop', "must be 'plain' or 'inverted'");
@@ -235,9 +249,11 @@ function openBackend(
       maxOperations,
       ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
       concurrency,
+      poolThreads,
       inverted: eventLoop === 'inverted',
       shared,
       disable: disabledFeatures(),
+      fallbackReason: refused.join('; '),
     });
     if (!('error' in port)) {
       const engine = new Engine(port, {
@@ -248,7 +264,7 @@ function openBackend(
         inverted: port.features.inverted === true,
         shared,
       });
-      return { engine, concurrency, maxOperations, fallbackReason: refused.length === 0 ? undefined : refused.join('; ') };
+      return { engine, concurrency, maxOperations };
     }
     const { errno, reason } = port.error;
     const scarce = SCARCE[Math.abs(errno)];
@@ -419,16 +435,10 @@ export class CompletionPort<C = unknown> {
     };
   }
 
-  private constructor(
-    engine: Engine,
-    concurrency: number,
-    maxOperations: number,
-    token: PortToken | null,
-    fallbackReason?: string,
-  ) {
+  private constructor(engine: Engine, concurrency: number, maxOperations: number, token: PortToken | null) {
     if (!(engine instanceof Engine)) throw illegalConstructor('use CompletionPort.create');
     this.#engine = engine;
-    const { name, features } = engine.native;
+    const { name, features, fallbackReason } = engine.native;
     this.backend = Object.freeze({
       name,
       features: Object.freeze({ ...features }),
@@ -472,7 +482,6 @@ export class CompletionPort<C = unknown> {
       made.concurrency,
       made.maxOperations,
       words === undefined ? null : tokenOf(words, engine.memory.arena),
-      made.fallbackReason,
     );
   }
 

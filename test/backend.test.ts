@@ -79,6 +79,55 @@ test('a port says why it has no better backend, and only then', async () => {
   }
 });
 
+describe('a worker that attaches is told why there is no better backend, in the same words', () => {
+  const source = `
+    const { CompletionPort } = await import('completion-port');
+    const { Worker } = await import('node:worker_threads');
+    const port = CompletionPort.create({ shared: true });
+    const { backend, token } = port;
+    const again = CompletionPort.attach(token).backend;
+    const worker = new Worker(\`
+      const { parentPort, workerData } = require('node:worker_threads');
+      import('completion-port').then(({ CompletionPort }) => {
+        const port = CompletionPort.attach(workerData);
+        parentPort.postMessage(port.backend);
+        port.detach();
+      });
+    \`, { eval: true, execArgv: [], workerData: token });
+    const attached = await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+    await worker.terminate();
+    port.close();
+    await port.closed;
+    process.stdout.write(JSON.stringify({ created: backend, again, attached }));
+  `;
+  const node = [process.execPath, '--input-type=module', '-e', source];
+
+  test.each<[string, string[], Record<string, string>, RegExp | undefined]>([
+    [
+      'io_uring denied by seccomp',
+      [`${root}build/test/deny_uring`, 'EPERM', ...node],
+      {},
+      /^io_uring can't be used here: .*seccomp/,
+    ],
+    [
+      'io_uring switched off',
+      node,
+      { COMPLETION_PORT_DISABLE: 'io_uring' },
+      /^io_uring can't be used here: .*COMPLETION_PORT_DISABLE/,
+    ],
+    ['nothing wrong', node, {}, undefined],
+  ])('%s', (_, [command, ...args], env, reason) => {
+    const options = { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', timeout: 20_000 } as const;
+    const { status, stdout, stderr } = spawnSync(command as string, args, options);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const { created, again, attached } = JSON.parse(stdout) as Record<string, { name: string; fallbackReason?: string }>;
+    expect(attached).toEqual(created);
+    expect(again).toEqual(created);
+    if (reason === undefined) expect(created).not.toHaveProperty('fallbackReason');
+    else expect(created?.fallbackReason).toMatch(reason);
+  });
+});
+
 describe.each(['io_uring', 'epoll'] as const)('%s', (backend) => {
   let port: CompletionPort;
   beforeEach(() => {

@@ -70,7 +70,9 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   options.max_operations = static_cast<uint32_t>(GetNumber(env, given, "maxOperations", 1, 1 << 20, 65'536));
   options.ring_entries = static_cast<uint32_t>(GetNumber(env, given, "ringEntries", 0, 4096, 0));
   options.concurrency = static_cast<uint32_t>(GetNumber(env, given, "concurrency", 1, 2147483647, 1));
+  options.pool_threads = static_cast<uint32_t>(GetNumber(env, given, "poolThreads", 1, kPoolThreadsMax, kPoolThreadsDefault));
   options.disable = GetText(env, given, "disable");
+  options.fallback_reason = GetWholeText(env, given, "fallbackReason");
   const std::string backend = GetText(env, given, "backend");
   const bool inverted = GetBoolean(env, given, "inverted");
   options.shared = GetBoolean(env, given, "shared");
@@ -168,6 +170,7 @@ napi_value PortBinding::Functions() {
   Set(env, result, "features", features);
   Set(env, result, "maxOperations", Number(env, port_->options().max_operations));
   Set(env, result, "concurrency", Number(env, port_->options().concurrency));
+  if (const std::string& reason = port_->options().fallback_reason; !reason.empty()) Set(env, result, "fallbackReason", Text(env, reason));
   constexpr struct {
     const char* name;
     napi_callback callback;

@@ -59,6 +59,16 @@ inline std::string GetText(napi_env env, napi_value object, const char* name) {
   if (napi_get_value_string_utf8(env, Get(env, object, name), text, sizeof(text), &length) != napi_ok) return {};
   return std::string(text, length);
 }
+// The whole of it.
+inline std::string GetWholeText(napi_env env, napi_value object, const char* name) {
+  const napi_value value = Get(env, object, name);
+  size_t length = 0;
+  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) != napi_ok) return {};
+  std::string text(length + 1, '\0');  // with room for the end that Node-API writes
+  if (napi_get_value_string_utf8(env, value, text.data(), text.size(), &length) != napi_ok) return {};
+  text.resize(length);
+  return text;
+}
 inline bool GetBoolean(napi_env env, napi_value object, const char* name) {
   bool on = false;
   napi_get_value_bool(env, Get(env, object, name), &on);

@@ -35,14 +35,19 @@ namespace cp {
 // Milliseconds of the monotonic clock.
 double MonotonicMs();
 
+inline constexpr uint32_t kPoolThreadsDefault = 4;
+inline constexpr uint32_t kPoolThreadsMax = 1024;  // what libuv allows for its own (UV_THREADPOOL_SIZE)
+
 struct PortOptions {
   uint32_t max_operations = 65'536;
   uint32_t ring_entries = 0;  // 0: the backend's choice
   uint32_t concurrency = 1;
-  std::string disable;  // comma-separated features to leave unused
-  uint64_t owner = 0;   // id of the environment; of a private port
+  uint32_t pool_threads = kPoolThreadsDefault;  // jobs of the port that block a thread at once, 1 to kPoolThreadsMax
+  std::string disable;                          // comma-separated features to leave unused
+  uint64_t owner = 0;                           // id of the environment; of a private port
   bool shared = false;
-  std::span<std::byte> block;  // the control block, kBlockBytes
+  std::string fallback_reason;  // why a better backend was not taken, for threads that attach; empty: none was refused
+  std::span<std::byte> block;   // the control block, kBlockBytes
   std::span<std::byte> arena;
 };
 

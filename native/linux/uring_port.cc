@@ -270,7 +270,7 @@ bool UringPort::BeginOnPool(Operation& op) {
   request.fd = fd;
   request.position = op.position;
   const uint64_t user_data = UserData(kTagOperation, op.generation, SlotOf(op));
-  const bool queued = posix::RunOnPool([channel = pool_, request, user_data] {
+  const bool queued = pool_share_.Run([channel = pool_, request, user_data] {
     const Outcome outcome = posix::Perform(request);
     close(request.fd);
     std::lock_guard lock(channel->mutex);

@@ -5,38 +5,67 @@
 #include <signal.h>
 #include <chrono>
 #include <condition_variable>
-#include <memory>
 #include <mutex>
+#include <utility>
 
+#include "core/assert.h"
+#include "core/port.h"
 #include "posix/thread_name.h"
 
 namespace cp::posix {
 
+void PoolJobs::Push(PoolJob& job) {
+  job.previous = last;
+  job.next = nullptr;
+  (last != nullptr ? last->next : first) = &job;
+  last = &job;
+  job.list = this;
+  count++;
+}
+
+void PoolJobs::Remove(PoolJob& job) {
+  (job.previous != nullptr ? job.previous->next : first) = job.next;
+  (job.next != nullptr ? job.next->previous : last) = job.previous;
+  job.previous = job.next = nullptr;
+  job.list = nullptr;
+  count--;
+}
+
 namespace {
+
+bool StartThread();
 
 struct Pool {
   std::mutex mutex;
-  std::condition_variable ready;
-  PoolJob* first = nullptr;
-  PoolJob* last = nullptr;
-  unsigned queued = 0;
+  std::condition_variable wake;
+  PoolJobs ready;  // a thread may take them
   unsigned threads = 0;
   unsigned idle = 0;
+  unsigned threads_max = 1;                   // the largest share's
+  unsigned shares[kPoolThreadsMax + 1] = {};  // how many there are of each size
 
-  void Push(PoolJob& job) {
-    job.previous = last;
-    job.next = nullptr;
-    (last != nullptr ? last->next : first) = &job;
-    last = &job;
-    job.queued = true;
-    queued++;
+  // `freed`: threads that are about to look for a job. False: there is no thread, and none could be started.
+  bool Admit(PoolJob& job, unsigned freed) {
+    if (idle + freed <= ready.count && threads < threads_max) {
+      if (StartThread())
+        threads++;
+      else if (threads == 0)
+        return false;
+    }
+    ready.Push(job);
+    wake.notify_one();
+    return true;
   }
-  void Remove(PoolJob& job) {
-    (job.previous != nullptr ? job.previous->next : first) = job.next;
-    (job.next != nullptr ? job.next->previous : last) = job.previous;
-    job.previous = job.next = nullptr;
-    job.queued = false;
-    queued--;
+  // A job of the share has ended, or was taken back from those that a thread may take: the next one's turn.
+  void Leave(PoolShareState& share, unsigned freed) {
+    PoolJob* next = share.held.first;
+    if (next == nullptr) {
+      share.busy--;
+      return;
+    }
+    share.held.Remove(*next);
+    const bool admitted = Admit(*next, freed);
+    CP_ASSERT(admitted);  // while jobs are ready or run there is a thread
   }
 };
 
@@ -50,20 +79,24 @@ void* Work(void*) {
   Pool& pool = ThePool();
   std::unique_lock lock(pool.mutex);
   for (;;) {
-    while (pool.first == nullptr) {
+    // The share that asked for so many is gone.
+    if (pool.threads > pool.threads_max) break;
+    if (pool.ready.first == nullptr) {
       pool.idle++;
-      const bool work = pool.ready.wait_for(lock, std::chrono::seconds(1), [&] { return pool.first != nullptr; });
+      const bool work = pool.wake.wait_for(lock, std::chrono::seconds(1), [&] { return pool.ready.first != nullptr; });
       pool.idle--;
-      if (work) break;
-      pool.threads--;
-      return nullptr;
+      if (!work) break;
     }
-    PoolJob& job = *pool.first;
-    pool.Remove(job);
+    PoolJob& job = *pool.ready.first;
+    pool.ready.Remove(job);
+    const std::shared_ptr<PoolShareState> share = std::move(job.share);
     lock.unlock();
     job.Run();  // and it may be gone
     lock.lock();
+    pool.Leave(*share, 1);
   }
+  pool.threads--;
+  return nullptr;
 }
 
 bool StartThread() {
@@ -83,25 +116,41 @@ bool StartThread() {
 
 }  // namespace
 
-bool Submit(PoolJob& job) {
+PoolShare::PoolShare(unsigned jobs_max) : state_(std::make_shared<PoolShareState>(PoolShareState{jobs_max, 0, {}})) {
+  CP_ASSERT(jobs_max >= 1 && jobs_max <= kPoolThreadsMax);
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
-  if (pool.idle <= pool.queued && pool.threads < kThreadsMax) {
-    if (StartThread())
-      pool.threads++;
-    else if (pool.threads == 0)
-      return false;
+  pool.shares[jobs_max]++;
+  if (jobs_max > pool.threads_max) pool.threads_max = jobs_max;
+}
+
+PoolShare::~PoolShare() {
+  Pool& pool = ThePool();
+  std::lock_guard lock(pool.mutex);
+  pool.shares[state_->jobs_max]--;
+  while (pool.threads_max > 1 && pool.shares[pool.threads_max] == 0) pool.threads_max--;
+}
+
+bool PoolShare::Submit(PoolJob& job) {
+  Pool& pool = ThePool();
+  std::lock_guard lock(pool.mutex);
+  job.share = state_;
+  if (state_->busy == state_->jobs_max) {
+    state_->held.Push(job);
+    return true;
   }
-  pool.Push(job);
-  pool.ready.notify_one();
+  if (!pool.Admit(job, 0)) return false;
+  state_->busy++;
   return true;
 }
 
 bool Withdraw(PoolJob& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
-  if (!job.queued) return false;
-  pool.Remove(job);
+  if (job.list == nullptr) return false;
+  const bool ready = job.list == &pool.ready;
+  job.list->Remove(job);
+  if (ready) pool.Leave(*job.share, 0);
   return true;
 }
 
@@ -115,7 +164,7 @@ struct FunctionJob final : PoolJob {
 };
 }  // namespace
 
-bool RunOnPool(std::function<void()> function) {
+bool PoolShare::Run(std::function<void()> function) {
   auto job = std::make_unique<FunctionJob>();
   job->function = std::move(function);
   if (!Submit(*job)) return false;

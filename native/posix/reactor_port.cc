@@ -375,7 +375,7 @@ void ReactorPort::StartJob(Operation& op) {
   job->slot = SlotOf(op);
   job->generation = op.generation;
   job->channel = channel_;
-  if (!Submit(*job))
+  if (!pool_.Submit(*job))
     return Report(op, {0, ENOMEM});  // what a thread lacks; not its EAGAIN, which would have Report begin it again, and again
   op.job = job.release();
   jobs_++;

@@ -99,6 +99,7 @@ class ReactorPort final : public PosixPort {
   const MakePoller make_;
   std::unique_ptr<Poller> poller_;
   std::shared_ptr<Channel> channel_;
+  PoolShare pool_{options_.pool_threads};
   Backlog backlog_;
   uint64_t turn_bytes_ = 0;  // moved in this turn
   uint32_t armed_ = 0;       // operations that wait for the poller

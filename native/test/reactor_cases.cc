@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "posix/file_pool.h"
 #include "posix/reactor_port.h"
@@ -78,10 +80,10 @@ class HeldPool {
   HeldPool() {
     for (Held& each : held_) {
       each.owner = this;
-      CHECK(posix::Submit(each));
+      CHECK(share_.Submit(each));
     }
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return inside_ == posix::kThreadsMax; });
+    changed_.wait(lock, [this] { return inside_ == kPoolThreadsDefault; });
   }
   ~HeldPool() {
     std::unique_lock lock(mutex_);
@@ -89,6 +91,8 @@ class HeldPool {
     changed_.notify_all();
     changed_.wait(lock, [this] { return inside_ == 0; });
   }
+
+  posix::PoolShare& share() { return share_; }
 
  private:
   struct Held final : posix::PoolJob {
@@ -106,7 +110,25 @@ class HeldPool {
   std::condition_variable changed_;
   unsigned inside_ = 0;
   bool go_ = false;
-  Held held_[posix::kThreadsMax];
+  posix::PoolShare share_{kPoolThreadsDefault};
+  Held held_[kPoolThreadsDefault];
+};
+
+// Counts how many of its kind run at once, and how often it has run.
+struct CountedJob final : posix::PoolJob {
+  std::atomic<unsigned>* running = nullptr;
+  std::atomic<unsigned>* ended = nullptr;
+  unsigned most = 0;
+  unsigned pause_us = 0;
+  std::atomic<unsigned> runs{0};
+
+  void Run() override {
+    CHECK(running->fetch_add(1) < most);
+    if (pause_us > 0) usleep(pause_us);
+    runs++;
+    running->fetch_sub(1);
+    ended->fetch_add(1);  // the last use: the job may be gone
+  }
 };
 
 }  // namespace
@@ -257,6 +279,69 @@ static Register slow_disk(
         CHECK(waiting.erase(packet.slot) == 1);
       }
       close(peer);
+    },
+    On::kReactor);
+
+static Register shares(
+    "reactor/shares", "each job of the pool runs once or was taken back; of each port no more at once than its share, of whatever size",
+    [](const Context& context) {
+      Random random(context.seed);
+      for (uint64_t round = context.Count(200); round > 0; round--) {
+        struct Sharer {
+          explicit Sharer(unsigned most_) : most(most_), share(most_) {}
+          unsigned most;
+          posix::PoolShare share;
+          std::atomic<unsigned> running{0};
+          std::atomic<unsigned> ended{0};
+          std::vector<CountedJob> jobs{40};
+        };
+        std::vector<std::unique_ptr<Sharer>> sharers;
+        for (unsigned i = 1 + random.Below(4); i > 0; i--) sharers.push_back(std::make_unique<Sharer>(1 + random.Below(8)));
+        std::vector<std::thread> threads;
+        for (const auto& each : sharers) {
+          threads.emplace_back([&sharer = *each, seed = random.Below(1'000'000)] {
+            Random own(seed);
+            unsigned taken = 0;
+            for (CountedJob& job : sharer.jobs) {
+              job.running = &sharer.running;
+              job.ended = &sharer.ended;
+              job.most = sharer.most;
+              job.pause_us = own.OneIn(3) ? own.Below(300) : 0;
+              CHECK(sharer.share.Submit(job));
+              CountedJob& other = sharer.jobs[own.Below(static_cast<uint32_t>(&job - sharer.jobs.data()) + 1)];
+              if (own.OneIn(4) && posix::Withdraw(other)) {
+                CHECK_EQ(other.runs.load(), 0u);
+                taken++;
+              }
+            }
+            while (sharer.ended + taken < sharer.jobs.size()) usleep(100);
+            for (const CountedJob& job : sharer.jobs) CHECK(job.runs <= 1 && job.list == nullptr);
+          });
+        }
+        for (std::thread& thread : threads) thread.join();
+      }
+    },
+    On::kReactor);
+
+static Register hanging(
+    "reactor/hanging", "a port all of whose share hangs keeps others from no thread beyond it, and its own jobs can be taken back",
+    [](const Context&) {
+      HeldPool held;  // four
+      posix::PoolShare larger(kPoolThreadsDefault + 1);
+      std::atomic<unsigned> running{0}, ended{0};
+      CountedJob jobs[3];
+      for (CountedJob& job : jobs) {
+        job.running = &running;
+        job.ended = &ended;
+        job.most = kPoolThreadsDefault + 1;
+        CHECK(larger.Submit(job));
+      }
+      while (ended < 3) usleep(100);
+      CountedJob waiting;
+      waiting.most = 1;
+      CHECK(held.share().Submit(waiting));
+      usleep(10'000);
+      CHECK(posix::Withdraw(waiting) && waiting.runs == 0);
     },
     On::kReactor);
 

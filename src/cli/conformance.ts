@@ -1,5 +1,5 @@
 // `completion-port conformance`: runs the suite and shows it: a progress bar and a table on a terminal, a line a case
-// elsewhere, TAP or JSON for machines.
+// elsewhere, TAP or JSON for machines. With --matrix it runs nothing and puts reports beside each other.
 
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -10,6 +10,7 @@ import {
   listing,
   paintVerdict,
   reportFile,
+  restrictionsOf,
   table,
   tapHeader,
   tapLine,
@@ -17,12 +18,14 @@ import {
 } from '../conformance/report.js';
 import { isGood, probeBackends, RefusedError, runSuite, selectCases } from '../conformance/runner.js';
 import type { CaseReport, ConformanceCase, SuiteReport } from '../conformance/types.js';
+import { writeMatrix } from './matrix.js';
 import { noPositionals, paintFor, parseOptions, UsageError } from './options.js';
 
 const name = 'completion-port conformance';
 const backendNames = ['io_uring', 'epoll', 'kqueue', 'iocp'] as const;
 
 const help = `Usage: completion-port conformance [options]
+       completion-port conformance --matrix [REPORT|FOLDER...] [--out DIR]
 
 Checks how a backend behaves against the reference, documented Windows completion ports: a case for each
 clause and variant. Verdicts: pass, fail, gated (a known, sourced difference), unable (this machine lacks
@@ -41,6 +44,10 @@ Options:
   --tap                print TAP instead of lines for people
   --adapter FILE       check the port that this module's default export offers: an object with CompletionPort,
                        FileHandle, TcpListener, TcpSocket and Operation; cases of missing names are 'unable'
+  --matrix             run nothing: make CONFORMANCE.md and CONFORMANCE.html out of reports (files of --json, or folders of
+                       them; default: a checkout's build/reports), a column for each. What isn't a full report of the
+                       package itself is marked as partial. Ends with 1 if a report has a failure
+  --out DIR            where --matrix writes (default: the current folder)
   --help, -h           this text
 
 Examples:
@@ -49,6 +56,7 @@ Examples:
   completion-port conformance --backend all --json report.json
   completion-port conformance --shared
   completion-port conformance --adapter ./their-port.mjs --tap
+  completion-port conformance --matrix linux.json mac.json --out pages
 `;
 
 interface Options {
@@ -76,11 +84,19 @@ export async function run(argv: string[]): Promise<number> {
     tap: { value: 'boolean' },
     adapter: { value: 'FILE' },
     shared: { value: 'boolean' },
+    matrix: { value: 'boolean' },
+    out: { value: 'DIR' },
   });
   if (values.help === true) {
     process.stdout.write(help);
     return 0;
   }
+  if (values.matrix === true) {
+    const other = Object.keys(values).find((option) => option !== 'matrix' && option !== 'out');
+    if (other !== undefined) throw new UsageError(`${name}: --${other} is about a run; --matrix takes reports and --out only`);
+    return writeMatrix(name, positionals, typeof values.out === 'string' ? values.out : '.');
+  }
+  if (values.out !== undefined) throw new UsageError(`${name}: --out is where --matrix writes; a run's report is --json FILE`);
   noPositionals(name, positionals);
   const options = readOptions(values);
   const cases = await selectCases(options);
@@ -202,8 +218,7 @@ async function runOne(
   signal: AbortSignal,
 ): Promise<SuiteReport> {
   // A report of the whole suite at its own counts on the package itself, with nothing masked, is one of the project's results.
-  const { COMPLETION_PORT_DISABLE: masked = '', COMPLETION_PORT_MUTANT: mutant = '' } = process.env;
-  const full = options.filter === undefined && options.scale === 1 && options.adapter === null && masked === '' && mutant === '';
+  const full = options.scale === 1 && restrictionsOf(options) === null;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
   const view = options.tap ? tapView(cases.length) : process.stdout.isTTY ? terminalView(cases.length) : plainView();
   let file: string | null = null;

@@ -3,6 +3,19 @@
 export { cases } from './cases/index.js';
 export { type Clause, type ClauseFamily, clauses, families } from './clauses.js';
 export { gates } from './gates.js';
+export {
+  type Column,
+  formatSummary,
+  type Matrix,
+  makeMatrix,
+  markdownPage,
+  nameOf,
+  parseReport,
+  ReportError,
+  readReports,
+  type Summary,
+} from './matrix.js';
+export { htmlPage } from './matrix-page.js';
 export { isGood, probeBackends, RefusedError, type RunOptions, runSuite } from './runner.js';
 export type {
   Api,
@@ -16,6 +29,7 @@ export type {
   Need,
   PeerPair,
   Random,
+  Restrictions,
   SuiteReport,
   TakeOptions,
   Verdict,

@@ -5,7 +5,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Paint } from '../cli/options.js';
 import { clauses, families } from './clauses.js';
-import type { CaseReport, ConformanceCase, SuiteReport, Verdict } from './types.js';
+import type { CaseReport, ConformanceCase, Restrictions, SuiteReport, Verdict } from './types.js';
 
 const verdicts: readonly Verdict[] = ['pass', 'fail', 'gated', 'unable', 'n/a'];
 
@@ -103,6 +103,34 @@ export function listing(cases: readonly ConformanceCase[], whole: boolean): stri
   return lines.join('\n');
 }
 
+// ---- What was tested
+
+/** Variables under which something else is tested than the package as it is. */
+const changing = /^COMPLETION_PORT_(?:DISABLE|MUTANT|BUILD|KQUEUE_FAULTS|TEST_\w+)$/;
+
+/** What keeps a run from being one of the whole suite on the package as it is; null where nothing does. */
+export function restrictionsOf(
+  options: { readonly filter?: RegExp | undefined; readonly adapter?: string | null },
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Restrictions | null {
+  const environment: Record<string, string> = {};
+  for (const [name, value = ''] of Object.entries(env).sort()) {
+    if (changing.test(name) && value !== '') environment[name] = value;
+  }
+  const restrictions: Restrictions = {
+    ...(options.filter === undefined ? {} : { filter: options.filter.source }),
+    ...(options.adapter == null ? {} : { adapter: path.basename(options.adapter) }),
+    ...(Object.keys(environment).length === 0 ? {} : { environment }),
+  };
+  return Object.keys(restrictions).length === 0 ? null : restrictions;
+}
+
+/** The kernel that the stand-in for kqueue behaves as, or null: that is kqueue itself, or another backend. */
+export function standInOf(backend: string, env: Readonly<Record<string, string | undefined>> = process.env): string | null {
+  const { COMPLETION_PORT_KQUEUE_SHIM: kernel = '' } = env;
+  return backend === 'kqueue' && /^\w+$/.test(kernel) ? kernel : null;
+}
+
 // ---- Files
 
 /**
@@ -119,14 +147,21 @@ export function reportFile(
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  // A backend that was fallen back to is another row of the matrix than the same one chosen.
-  const { name: chosen, fallbackReason: why } = backend;
-  const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
-  // The stand-in for kqueue behaves as one kernel or another.
-  const { COMPLETION_PORT_KQUEUE_SHIM: kernel = '' } = process.env;
-  const as = chosen === 'kqueue' && /^\w+$/.test(kernel) ? `-${kernel}` : '';
-  const name = `${chosen}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}.json`;
+  const name = `${reportName({ ...backend, standIn: standInOf(backend.name) }, shared, runtime)}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
+}
+
+/** A report's name, without an ending. */
+export function reportName(
+  backend: { name: string; standIn: string | null; fallbackReason: string | null },
+  shared: boolean,
+  runtime: { name: string; version: string },
+): string {
+  // A backend that was fallen back to is another row of the matrix than the same one chosen.
+  const { name, standIn: kernel, fallbackReason: why } = backend;
+  const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
+  const as = kernel === null ? '' : `-${kernel}`;
+  return `${name}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}`;
 }
 
 /** Whole or not at all: a reader never sees half a report. */

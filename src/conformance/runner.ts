@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { gates as knownGates } from './gates.js';
 import { runtimeArguments, runtimeInfo } from './process.js';
 import { type BackendState, cleanupMs, defaultTimeoutMs, graceMs, type Job, type JobItem, type LogRecord } from './protocol.js';
+import { restrictionsOf, standInOf } from './report.js';
 import type { CaseReport, ConformanceCase, Gate, SuiteReport, Verdict } from './types.js';
 
 export interface RunOptions {
@@ -185,11 +186,17 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     }
   });
 
+  const env = { ...process.env, ...options.env };
+  const restrictions = restrictionsOf(options, env);
+  const standIn = standInOf((backend as SuiteReport['backend'] | null)?.name ?? '', env);
   return {
     suite: `completion-port ${packageVersion()}`,
     seed,
     scale,
     ...(options.shared === true ? { shared: true } : {}),
+    ...(restrictions === null ? {} : { restrictions }),
+    ...(fallbackReason === null ? {} : { fallbackReason }),
+    ...(standIn === null ? {} : { standIn }),
     started,
     durationMs: Math.round(performance.now() - begin),
     runtime: runtimeInfo(),

@@ -311,12 +311,28 @@ export interface CaseReport {
   durationMs: number;
 }
 
+/** What keeps a report from being one of the whole suite on the package as it is. The scale stands in the report anyway. */
+export interface Restrictions {
+  /** The cases whose id this matches. */
+  filter?: string;
+  /** Another port than the package's own: the file's name. */
+  adapter?: string;
+  /** Names and values of the environment variables that change what was tested. */
+  environment?: Record<string, string>;
+}
+
 export interface SuiteReport {
   suite: string;
   seed: number;
   scale: number;
   /** Only of a run with `--shared`. */
   shared?: boolean;
+  /** Only of a run that says less than a full one on the package itself; see `Restrictions`. */
+  restrictions?: Restrictions;
+  /** Only where the port's own choice was a lesser backend: why. */
+  fallbackReason?: string;
+  /** Only over the stand-in for kqueue: the kernel that it behaves as. */
+  standIn?: string;
   started: string;
   durationMs: number;
   runtime: { name: string; version: string };

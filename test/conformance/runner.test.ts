@@ -71,6 +71,7 @@ describe('a run over cases that misbehave', () => {
       'suite',
       'seed',
       'scale',
+      'restrictions',
       'started',
       'durationMs',
       'runtime',
@@ -102,6 +103,19 @@ describe('a run over cases that misbehave', () => {
     expect(isAlive(pid)).toBe(false);
     expect(fs.readdirSync(folder).filter((name) => name.startsWith('completion-port-'))).toEqual([]);
   });
+});
+
+test('a report says what it is short of, and what it was run over', async () => {
+  const env = { COMPLETION_PORT_DISABLE: 'nothing_known', COMPLETION_PORT_TEST_STALL: '', COMPLETION_PORT_KQUEUE_SHIM: 'xnu' };
+  const { restrictions, standIn, fallbackReason } = await runSuite({ ...toy, filter: /passes/, env });
+  expect(restrictions).toEqual({
+    filter: 'passes',
+    adapter: 'toy-port.mjs',
+    environment: { COMPLETION_PORT_DISABLE: 'nothing_known' },
+  });
+  // Only kqueue has a stand-in.
+  expect(standIn).toBe(undefined);
+  expect(fallbackReason).toBe(undefined);
 });
 
 test('--repeat runs a case with one seed after the other, a soak once; the worst run counts', async () => {

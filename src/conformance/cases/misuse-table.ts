@@ -97,6 +97,7 @@ export const families: Readonly<Record<string, (t: Context, things: Things) => R
         '0.maxOperations': [...noNumber, ...ranged(0, -1, 1.5, 1_048_577, Number.NaN)],
         '0.arenaBytes': [...noNumber, ...ranged(-1, 0.5, 2 ** 31 + 1, Number.NaN)],
         '0.ringEntries': [...noNumber, ...ranged(7, 4097, 8.5, Number.NaN)],
+        '0.poolThreads': [...noNumber, ...ranged(0, 1025, 1.5, Number.NaN)],
         '0.eventLoop': [5, null, 'other', '', {}].map((value): Bad => [value, TYPE, VALUE]),
         '0.shared': noBoolean,
         '0.backend': [...typed(5, {}, true, null), ...valued('other', '', 'IO_URING')],

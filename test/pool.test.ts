@@ -1,0 +1,145 @@
+// poolThreads: how many operations of a port may block a thread at once. A sync that takes its time is made by the tests' own addon
+// (COMPLETION_PORT_TEST_STALL); opens never block (O_NONBLOCK), so a FIFO can't stand for one.
+
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { CompletionPort } from 'completion-port';
+import { expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+
+/** Runs a module on epoll with syncs that take `stallMs`; what it prints, as JSON. */
+function run(stallMs: number, body: string): unknown {
+  const source = `
+    import * as fs from 'node:fs';
+    import * as os from 'node:os';
+    import * as path from 'node:path';
+    import { CompletionPort } from 'completion-port';
+    const file = path.join(os.tmpdir(), 'completion-port-pool-' + process.pid);
+    fs.writeFileSync(file, '');
+    process.on('exit', () => fs.rmSync(file));
+    const threads = () => fs.readdirSync('/proc/self/task').filter((id) => {
+      try {
+        return fs.readFileSync('/proc/self/task/' + id + '/comm', 'utf8').trim() === 'cp-file-pool';
+      } catch {
+        return false; // it has just ended
+      }
+    }).length;
+    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    /** The largest number of threads of the pool that was seen until \`done()\`. */
+    const most = async (done) => {
+      let seen = 0;
+      while (!done()) {
+        seen = Math.max(seen, threads());
+        await sleep(5);
+      }
+      return seen;
+    };
+    const { FileHandle } = await import('completion-port');
+    const opened = (port) => {
+      const handle = FileHandle.openSync(file, 'r+');
+      port.associate(handle, 1);
+      return handle;
+    };
+    const print = (value) => process.stdout.write(JSON.stringify(value));
+    ${body}`;
+  const env = { ...process.env, COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_TEST_STALL: `${stallMs}` };
+  const args = ['--input-type=module', '-e', source];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, env, encoding: 'utf8', timeout: 60_000 });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return JSON.parse(stdout);
+}
+
+const syncs = (poolThreads: string, count: number) => `
+  const port = CompletionPort.create({ backend: 'epoll'${poolThreads} });
+  const handle = opened(port);
+  let left = ${count};
+  port.dispatch((packet) => {
+    if (packet.error !== null) throw packet.error;
+    left--;
+  });
+  const begin = performance.now();
+  for (let i = 0; i < ${count}; i++) handle.sync();
+  port.flush();
+  const seen = await most(() => left === 0);
+  print({ seen, ms: performance.now() - begin });
+  port.close();`;
+
+test.each([
+  ['', 4],
+  [', poolThreads: 1', 1],
+  [', poolThreads: 9', 9],
+])('of more operations that block than threads so many run at once: { %s }', { timeout: 60_000 }, (option, threads) => {
+  const stallMs = 300;
+  const rounds = 2;
+  const { seen, ms } = run(stallMs, syncs(option, threads * rounds)) as { seen: number; ms: number };
+  expect(seen).toBe(threads);
+  // The second round waited for the first: a bound from below only, whatever else the machine does.
+  expect(ms).toBeGreaterThanOrEqual(stallMs * rounds - 1);
+});
+
+test('a port with a larger share leaves others theirs, and its threads end with it', { timeout: 60_000 }, () => {
+  const result = run(
+    300,
+    `
+    const large = CompletionPort.create({ backend: 'epoll', poolThreads: 6 });
+    const small = CompletionPort.create({ backend: 'epoll', poolThreads: 1 });
+    let largeLeft = 6;
+    const order = [];
+    large.dispatch(() => largeLeft--);
+    small.dispatch((packet) => order.push(packet.operationId));
+    const handle = opened(small);
+    for (let i = 0; i < 3; i++) handle.sync({ id: i });
+    small.flush();
+    const alone = await most(() => order.length === 3);
+    const other = opened(large);
+    for (let i = 0; i < 6; i++) other.sync();
+    large.flush();
+    const both = await most(() => largeLeft === 0);
+    large.close();
+    await large.closed;
+    // Threads without work end after a second.
+    for (let i = 0; i < 200 && threads() > 0; i++) await sleep(50);
+    print({ order, alone, both, after: threads() });
+    small.close();`,
+  );
+  expect(result).toEqual({ order: [0, 1, 2], alone: 1, both: 6, after: 0 });
+});
+
+test('a close waits for none of them, and what had not begun never will', { timeout: 60_000 }, () => {
+  const stallMs = 2000;
+  const result = run(
+    stallMs,
+    `
+    const port = CompletionPort.create({ backend: 'epoll', poolThreads: 1 });
+    const handle = opened(port);
+    fs.writeFileSync(file, 'as before');
+    handle.sync();
+    for (let i = 0; i < 5; i++) handle.truncate(0);
+    port.flush();
+    while (threads() === 0) await sleep(5);
+    const begin = performance.now();
+    port.close();
+    const close = performance.now() - begin;
+    await port.closed;
+    print({ close, closed: performance.now() - begin, text: fs.readFileSync(file, 'utf8') });`,
+  ) as { close: number; closed: number; text: string };
+  expect(result.close).toBeLessThan(stallMs / 2);
+  // What runs can't be stopped, and holds the port's memory; the truncations behind it were taken back.
+  expect(result.closed).toBeGreaterThan(stallMs / 2);
+  expect(result.text).toBe('as before');
+});
+
+test('another number of threads is refused, on any backend', () => {
+  for (const backend of ['io_uring', 'epoll'] as const) {
+    for (const poolThreads of [0, 1025, 1.5, -1, Number.NaN]) {
+      expect(() => CompletionPort.create({ backend, poolThreads })).toThrow(
+        expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }),
+      );
+    }
+    expect(() => CompletionPort.create({ backend, poolThreads: '4' as unknown as number })).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' }),
+    );
+    for (const poolThreads of [1, 1024]) CompletionPort.create({ backend, poolThreads }).close();
+  }
+});

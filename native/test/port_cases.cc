@@ -389,6 +389,14 @@ static Register pool_descriptors(
     [](const Context&) {
       TestPortOptions options;
       options.disable = "ftruncate";
+      // UBSan looks at an object of a class that it sees for the first time through a pipe, and takes it for none where there is no descriptor
+      // for that: so each class of the path is used once before.
+      {
+        TestPort before(options);
+        Handle& file = before.Adopt(HandleKind::kFile, TempFile(), 1);
+        before.Start(Opcode::kTruncate, file, 0, 0, 10);
+        CHECK_EQ(before.GetExactly(1)[0].status, kOk);
+      }
       TestPort test(options);
       Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
       const auto truncate = [&](double size) {

@@ -131,7 +131,7 @@ async function assemble() {
   const files = new Map();
   for (const file of filesBelow([compiledFolder])) {
     const path = relative(compiledFolder, file);
-    if (path.endsWith('.d.ts') || /^(cli|conformance)[\\/]/.test(path)) files.set(path, readFileSync(file));
+    if (path.endsWith('.d.ts') || /^(bench|cli|conformance)[\\/]/.test(path)) files.set(path, readFileSync(file));
   }
   for (const source of filesBelow([join(root, 'src')]).filter((file) => file.endsWith('.json'))) {
     files.set(relative(join(root, 'src'), source), readFileSync(source));

@@ -2,7 +2,7 @@
 
 import type { Paint } from '../cli/options.js';
 import { fullName, paramText } from './runner.js';
-import type { BenchRatio, BenchReport, BenchResult, Spread, Workload } from './types.js';
+import { type BenchRatio, type BenchReport, type BenchResult, oneOf, type Spread, type Workload } from './types.js';
 
 /** Three significant digits, as they are read. */
 export function formatNumber(value: number): string {
@@ -43,7 +43,7 @@ export function workloadText(
   const rows = [
     [
       'subject',
-      `CPU µs a ${workload.unit}`,
+      `CPU µs ${oneOf(workload.unit)}`,
       'min to max',
       'a second',
       ...(latency ? ['p50 µs', 'p99 µs'] : []),

@@ -122,3 +122,6 @@ export interface Workload {
   readonly spinning?: boolean;
   readonly subjects: readonly Subject[];
 }
+
+/** The unit with its article: "an echo". */
+export const oneOf = (unit: string): string => `${/^[aeiou]/.test(unit) ? 'an' : 'a'} ${unit}`;

@@ -16,6 +16,7 @@ const roundsMax = 100;
 const exitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
 
 const help = `Usage: completion-port bench [options]
+       completion-port bench compare FILE… [--html FILE]
 
 Measures this package, each backend that runs here, and what it is compared with, side by side in interleaved
 rounds. A figure is CPU time of the subject an operation, all its threads, as median, minimum and maximum over
@@ -31,22 +32,29 @@ Options:
   --only REGEXP        only subjects whose line in --list it matches
   --rounds N           1 to ${roundsMax} (default ${roundsDefault}); fewer than 9 say little
   --json FILE          write the report there
+  --html FILE          … as one page with charts and tables that needs no network
   --list               print workloads and subjects, measure nothing
   --help, -h           this text
+
+compare puts the reports of several machines (--json) side by side: figures, and ratios to each machine's own
+baseline.
 
 Ctrl-C ends it, and prints and writes what is done.
 
 Examples:
   completion-port bench --quick
   completion-port bench --workload tcp-echo --against node:net,bun --json echo.json
+  completion-port bench compare debian.json mac.json --html machines.html
   completion-port bench --backend epoll --only 'connections=64 bytes=64 '
 `;
 
 interface Files {
-  readonly json: string | undefined;
+  readonly json?: string | undefined;
+  readonly html: string | undefined;
 }
 
 export async function run(argv: string[]): Promise<number> {
+  if (argv[0] === 'compare') return compare(argv.slice(1));
   const { values, positionals } = parseOptions(name, argv, {
     quick: { value: 'boolean' },
     workload: { value: 'NAME,…' },
@@ -55,6 +63,7 @@ export async function run(argv: string[]): Promise<number> {
     only: { value: 'REGEXP' },
     rounds: { value: 'N' },
     json: { value: 'FILE' },
+    html: { value: 'FILE' },
     list: { value: 'boolean' },
   });
   if (values.help === true) {
@@ -71,7 +80,7 @@ export async function run(argv: string[]): Promise<number> {
     only: readRegExp(text('only')),
     backend: readNames('backend', text('backend'), backendNames)?.[0] ?? null,
   };
-  const files: Files = { json: text('json') };
+  const files: Files = { json: text('json'), html: text('html') };
   checkWritable(files);
   return values.list === true ? list(options) : measure(options, files);
 }
@@ -162,7 +171,7 @@ async function measure(options: BenchOptions, files: Files): Promise<number> {
       });
     }
     const { report, failures } = await bench.run();
-    write(files, report);
+    await write(files, report);
     if (report.results.length === 0 && failures === 0 && stopped === null) {
       throw new UsageError(`${name}: the options leave nothing to measure; see --list`);
     }
@@ -173,8 +182,37 @@ async function measure(options: BenchOptions, files: Files): Promise<number> {
   }
 }
 
-function write(files: Files, report: BenchReport): void {
+async function write(files: Files, report: BenchReport): Promise<void> {
   if (files.json !== undefined) fs.writeFileSync(files.json, `${JSON.stringify(report, null, 2)}\n`);
+  if (files.html === undefined) return;
+  const { pageOf } = await import('../bench/html.js');
+  fs.writeFileSync(files.html, pageOf([{ name: 'this machine', report }]));
+}
+
+/** `bench compare FILE…` */
+async function compare(argv: string[]): Promise<number> {
+  const command = `${name} compare`;
+  const { values, positionals } = parseOptions(command, argv, { html: { value: 'FILE' } });
+  if (values.help === true) {
+    process.stdout.write(help);
+    return 0;
+  }
+  if (positionals.length === 0) throw new UsageError(`${command}: name at least one report: ${command} A.json B.json`);
+  const html = typeof values.html === 'string' ? values.html : undefined;
+  checkWritable({ html });
+  const { comparison, nameReports, NoReportError, readReport } = await import('../bench/compare.js');
+  try {
+    const named = nameReports(positionals.map(readReport));
+    if (html !== undefined) {
+      const { pageOf } = await import('../bench/html.js');
+      fs.writeFileSync(html, pageOf(named));
+    }
+    process.stdout.write(`${comparison(named, paintFor(process.stdout))}\n`);
+    return 0;
+  } catch (error) {
+    if (error instanceof NoReportError) throw new UsageError(`${command}: ${error.message}`);
+    throw error;
+  }
 }
 
 async function lineView(): Promise<BenchView> {

@@ -7,6 +7,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { workloadNames } from '../dist/bench/names.js';
 import { parsePsTime } from '../dist/bench/processes.js';
 import { judge, ratiosOf, summary } from '../dist/bench/rounds.js';
 import type { BenchReport } from '../dist/bench/types.js';
@@ -130,8 +131,8 @@ test(
   'a run reports what it measured, in the fixed format',
   async () => {
     const { code, stdout, stderr } = await bench([
-      ...['--quick', '--workload', 'tcp-echo,file-read,post,cancel,startup', '--json', 'report.json'],
-      ...['--against', 'node:net,fs.read,postMessage,C io_uring,empty module'],
+      ...['--quick', '--json', 'report.json', '--html', 'report.html'],
+      ...['--against', 'node:net,fs.read,fs.writeSync,postMessage,C io_uring,empty module'],
     ]);
     expect(code, stderr + stdout).toBe(0);
     expect(stdout).not.toContain('\u001b');
@@ -140,9 +141,10 @@ test(
       expect.arrayContaining(['version', 'started', 'os', 'cpu', 'runtime', 'rounds', 'results', 'ratios', 'absent']),
     );
     expect(report).toMatchObject({ rounds: 3, quick: true, interrupted: false, runtime: { version: process.versions.node } });
-    expect(new Set(report.results.map(({ workload }) => workload))).toEqual(
-      new Set(['tcp-echo', 'file-read', 'post', 'cancel', 'startup']),
-    );
+    expect(new Set(report.results.map(({ workload }) => workload))).toEqual(new Set(workloadNames));
+    for (const { workload, bytesPerConnection } of report.results) {
+      expect(typeof bytesPerConnection, workload).toBe(workload === 'idle' ? 'number' : 'object');
+    }
     for (const result of report.results) {
       const { min, median, max } = result.cpuUsPerOp;
       expect(min).toBeGreaterThan(0);
@@ -168,7 +170,8 @@ test(
     }
     expect(report.ratios.map(({ against }) => against)).toContain('node:net');
     expect(report.absent.map(({ subject }) => subject)).toContain('completion-port on kqueue');
-    expect(fs.readdirSync(folder)).toEqual(['report.json']);
+    expect(fs.readFileSync(path.join(folder, 'report.html'), 'utf8')).toContain('"workload":"tcp-connect"');
+    expect(fs.readdirSync(folder).sort()).toEqual(['report.html', 'report.json']);
     expect(subjects()).toEqual([]);
   },
   limitMs,
@@ -204,7 +207,7 @@ test(
     expect(report.interrupted).toBe(true);
     expect(report.results.map(({ workload }) => workload)).toContain('cancel');
     expect(subjects()).toEqual([]);
-    expect(fs.readdirSync(folder).filter((name) => !name.endsWith('.json'))).toEqual([]);
+    expect(fs.readdirSync(folder).filter((name) => !/\.(json|html)$/.test(name))).toEqual([]);
   },
   limitMs,
 );

@@ -11,6 +11,8 @@ const cpuNsMin = 400e6;
 const runsMax = 10;
 const runSeconds = 0.5;
 const warmUpSeconds = 1;
+/** The warm-up of `--quick`, in measurements. */
+export const quickWarmUps = 2;
 
 /** A ratio's quartiles may lie this far from its median; beyond that the median means nothing. */
 export const spreadMax = 0.15;
@@ -146,7 +148,8 @@ export async function interleave(
     for (const { name, running } of entries) {
       await attempt(name, 'warming up', async () => {
         await running.prepare?.();
-        await running.run(timing.quickSeconds ?? warmUpSeconds); // compiled, caches warm, not counted
+        // Compiled, caches warm, not counted.
+        await running.run(timing.quickSeconds === null ? warmUpSeconds : timing.quickSeconds * quickWarmUps);
       });
     }
   }

@@ -8,15 +8,15 @@ import { runtimeInfo } from '../conformance/process.js';
 import { packageVersion } from '../conformance/runner.js';
 import { clientName, examine, type Machine } from './machine.js';
 import { canPin, killAll } from './processes.js';
-import { type Entry, interleave, judge, type Measured, ratiosOf, spread } from './rounds.js';
+import { type Entry, interleave, judge, type Measured, quickWarmUps, ratiosOf, spread } from './rounds.js';
 import type { BenchRatio, BenchReport, BenchResult, Params, Subject, Workload } from './types.js';
 import { workloadsFor } from './workloads/index.js';
 
 /** `--quick` in all, builds not counted: 60 s are promised, and a loaded machine starts processes slowly. */
-const quickBudgetMs = 48_000;
+const quickBudgetMs = 50_000;
 /** What a start is taken to cost before any has been seen. */
 const startMsGuess = 400;
-const quickSecondsMin = 0.03;
+const quickSecondsMin = 0.02;
 const quickSecondsMax = 0.3;
 
 export interface BenchOptions {
@@ -190,6 +190,8 @@ class Clock {
   #done = 0;
   #subjectsLeft: number;
   #measurementsLeft: number;
+  /** Runs of a length of their own. */
+  #singlesLeft: number;
   #starts = 0;
   #startMs = 0;
   /** Steps that end with each workload, whatever failed in it. */
@@ -200,11 +202,16 @@ class Clock {
     this.#rounds = rounds;
     this.#subjectsLeft = workloads.reduce((sum, { subjects }) => sum + subjects.length, 0);
     this.#measurementsLeft = workloads.reduce((sum, workload) => sum + this.#measurements(workload), 0);
+    this.#singlesLeft = workloads.reduce((sum, workload) => sum + this.#singles(workload), 0);
     this.#total = workloads.reduce((sum, workload) => sum + this.#steps(workload), 0);
   }
 
   #measurements({ subjects, single }: Workload): number {
-    return single === true ? 0 : subjects.length * (this.#rounds + 1);
+    return single === true ? 0 : subjects.length * (this.#rounds + quickWarmUps);
+  }
+
+  #singles({ subjects, single }: Workload): number {
+    return single === true ? subjects.length * this.#rounds : 0;
   }
 
   #steps({ subjects, single }: Workload): number {
@@ -227,7 +234,9 @@ class Clock {
   /** At the beginning of a workload's rounds: the same length for all of them. */
   quickSeconds(): number {
     const startMs = this.#starts === 0 ? startMsGuess : this.#startMs / this.#starts;
-    const left = quickBudgetMs - (performance.now() - this.#begun) - this.#subjectsLeft * startMs;
+    // A single run starts a process or two, and has something for it to do.
+    const fixed = this.#subjectsLeft * startMs + this.#singlesLeft * 2 * startMs;
+    const left = quickBudgetMs - (performance.now() - this.#begun) - fixed;
     const seconds = left / 1000 / Math.max(1, this.#measurementsLeft);
     return Math.min(quickSecondsMax, Math.max(quickSecondsMin, seconds));
   }
@@ -236,6 +245,7 @@ class Clock {
     this.#end += this.#steps(workload);
     this.#done = this.#end;
     this.#measurementsLeft -= this.#measurements(workload);
+    this.#singlesLeft -= this.#singles(workload);
   }
 }
 

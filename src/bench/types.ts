@@ -84,7 +84,7 @@ export interface Answer {
   readonly cpuNs?: number;
   readonly latencyUs?: Latency;
   readonly clientCpuSeconds?: number;
-  readonly bytesPerConnection?: number;
+  readonly bytesPerConnection?: number | null;
   readonly kernelBytesPerConnection?: number | null;
 }
 

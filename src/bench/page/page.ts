@@ -32,7 +32,7 @@ interface Row {
 }
 
 /** What Node itself brings, of each workload the nearest: the baseline that a machine's figures are held against. */
-const baselines = ['node:net', 'node:http', 'fs.read', 'fs.write', 'postMessage', 'MessageChannel', 'empty module'];
+const baselines = ['node:net', 'fs.read', 'fs.write', 'postMessage', 'MessageChannel', 'empty module'];
 const cPrograms = ['C io_uring', 'C epoll'];
 const barHeight = 24;
 

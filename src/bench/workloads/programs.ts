@@ -198,6 +198,7 @@ function startup(machine: Machine): Workload {
 
 export const programWorkloads = (machine: Machine, quick: boolean): Workload[] => [
   ...files(machine, 'read', quick),
+  ...files(machine, 'write', quick),
   ...posts(machine),
   cancels(machine, quick),
   startup(machine),

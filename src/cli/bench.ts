@@ -248,7 +248,7 @@ async function terminalView(): Promise<BenchView> {
       const left = msLeft === null ? '' : ` ${formatLeft(msLeft)} left `;
       const line = `${bar} ${done}/${total}${left} ${text}`;
       clear();
-      out.write(line.slice(0, Math.max(0, (out.columns ?? 80) - 1)));
+      out.write(line.slice(0, Math.max(0, (out.columns || 80) - 1)));
     },
     results: cleared(lines.results),
     end: cleared(lines.end),

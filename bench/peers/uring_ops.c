@@ -83,7 +83,8 @@ static void set_up_file(void)
 	uint32_t random = 1;
 	for (uint32_t at = 0; at < PLACES; at++) {
 		random = random * 1664525u + 1013904223u;
-		uint64_t block = sequential ? at % block_count : (uint64_t)((double)random / 4294967296.0 * block_count);
+		uint64_t block =
+			sequential ? at % block_count : (uint64_t)((double)random / 4294967296.0 * block_count);
 		places[at] = block * block_bytes;
 	}
 	for (uint32_t index = 0; index < depth; index++) {

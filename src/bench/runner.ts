@@ -14,6 +14,8 @@ import { workloadsFor } from './workloads/index.js';
 
 /** `--quick` in all, builds not counted: 60 s are promised, and a loaded machine starts processes slowly. */
 const quickBudgetMs = 50_000;
+/** A ratio from fewer rounds is coarse, however close they lie. */
+const roundsMin = 9;
 /** What a start is taken to cost before any has been seen. */
 const startMsGuess = 400;
 const quickSecondsMin = 0.02;
@@ -303,21 +305,24 @@ function resultsOf(workload: Workload, measured: ReadonlyMap<string, Measured>):
 }
 
 /** Each of ours against each of the others. */
-function ratiosFor(workload: Workload, measured: ReadonlyMap<string, Measured>, coarse: boolean): BenchRatio[] {
+function ratiosFor(workload: Workload, measured: ReadonlyMap<string, Measured>, quick: boolean): BenchRatio[] {
   const nsOf = (subject: Subject): readonly number[] => measured.get(fullName(subject))?.ns ?? [];
   const ours = workload.subjects.filter(({ subject }) => subject === 'completion-port');
   const others = workload.subjects.filter(({ subject }) => subject !== 'completion-port');
   return ours.flatMap((own) =>
     others
       .filter((rival) => nsOf(own).length > 0 && nsOf(rival).length > 0)
-      .map((rival) => ({
-        workload: workload.name,
-        params: workload.params,
-        variant: own.variant,
-        backend: own.backend,
-        against: fullName(rival),
-        ...judge(ratiosOf(nsOf(own), nsOf(rival))),
-        coarse,
-      })),
+      .map((rival) => {
+        const ratios = ratiosOf(nsOf(own), nsOf(rival));
+        return {
+          workload: workload.name,
+          params: workload.params,
+          variant: own.variant,
+          backend: own.backend,
+          against: fullName(rival),
+          ...judge(ratios),
+          coarse: quick || ratios.length < roundsMin,
+        };
+      }),
   );
 }

@@ -13,9 +13,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/file_pool.h"
 #include "core/test_hooks.h"
 #include "posix/errors.h"
-#include "posix/file_pool.h"
 #include "posix/files.h"
 #include "posix/sockets.h"
 
@@ -263,7 +263,7 @@ bool UringPort::BeginOnPool(Operation& op) {
   request.fd = fd;
   request.position = op.position;
   const uint64_t user_data = UserData(kTagOperation, op.generation, SlotOf(op));
-  const bool queued = posix::RunOnPool([channel = pool_, request, user_data] {
+  const bool queued = pool::RunOnPool([channel = pool_, request, user_data] {
     const Outcome outcome = posix::Perform(request);
     close(request.fd);
     std::lock_guard lock(channel->mutex);

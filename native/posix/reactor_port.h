@@ -24,7 +24,7 @@
 #include <string>
 #include <vector>
 
-#include "posix/file_pool.h"
+#include "core/file_pool.h"
 #include "posix/files.h"
 #include "posix/poller.h"
 #include "posix/posix_port.h"

@@ -14,7 +14,7 @@
 #include <set>
 #include <thread>
 
-#include "posix/file_pool.h"
+#include "core/file_pool.h"
 #include "posix/reactor_port.h"
 #include "test/harness.h"
 
@@ -104,10 +104,10 @@ class HeldPool {
   HeldPool() {
     for (Held& each : held_) {
       each.owner = this;
-      CHECK(posix::Submit(each));
+      CHECK(pool::Submit(each));
     }
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return inside_ == posix::kThreadsMax; });
+    changed_.wait(lock, [this] { return inside_ == pool::kThreadsMax; });
   }
   ~HeldPool() {
     std::unique_lock lock(mutex_);
@@ -117,7 +117,7 @@ class HeldPool {
   }
 
  private:
-  struct Held final : posix::PoolJob {
+  struct Held final : pool::Job {
     HeldPool* owner = nullptr;
     void Run() override {
       std::unique_lock lock(owner->mutex_);
@@ -132,7 +132,7 @@ class HeldPool {
   std::condition_variable changed_;
   unsigned inside_ = 0;
   bool go_ = false;
-  Held held_[posix::kThreadsMax];
+  Held held_[pool::kThreadsMax];
 };
 
 }  // namespace

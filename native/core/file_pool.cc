@@ -1,29 +1,27 @@
-// One pool for the process. It is never destroyed: a job may still wait for a disk when the process ends.
-#include "posix/file_pool.h"
+// See file_pool.h. One pool for the process. It is never destroyed: a job may still wait for a disk when the process ends.
+#include "core/file_pool.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
 
-#include "posix/thread_name.h"
+#include "core/os.h"
 
-namespace cp::posix {
+namespace cp::pool {
 
 namespace {
 
 struct Pool {
   std::mutex mutex;
   std::condition_variable ready;
-  PoolJob* first = nullptr;
-  PoolJob* last = nullptr;
+  Job* first = nullptr;
+  Job* last = nullptr;
   unsigned queued = 0;
   unsigned threads = 0;
   unsigned idle = 0;
 
-  void Push(PoolJob& job) {
+  void Push(Job& job) {
     job.previous = last;
     job.next = nullptr;
     (last != nullptr ? last->next : first) = &job;
@@ -31,7 +29,7 @@ struct Pool {
     job.queued = true;
     queued++;
   }
-  void Remove(PoolJob& job) {
+  void Remove(Job& job) {
     (job.previous != nullptr ? job.previous->next : first) = job.next;
     (job.next != nullptr ? job.next->previous : last) = job.previous;
     job.previous = job.next = nullptr;
@@ -45,8 +43,7 @@ Pool& ThePool() {
   return *pool;
 }
 
-void* Work(void*) {
-  NameThread("cp-file-pool");
+void Work() {
   Pool& pool = ThePool();
   std::unique_lock lock(pool.mutex);
   for (;;) {
@@ -56,9 +53,9 @@ void* Work(void*) {
       pool.idle--;
       if (work) break;
       pool.threads--;
-      return nullptr;
+      return;
     }
-    PoolJob& job = *pool.first;
+    Job& job = *pool.first;
     pool.Remove(job);
     lock.unlock();
     job.Run();  // and it may be gone
@@ -66,28 +63,13 @@ void* Work(void*) {
   }
 }
 
-bool StartThread() {
-  // Signals are the program's business: none is handled on a pool thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  const bool started = pthread_create(&thread, &attributes, Work, nullptr) == 0;
-  pthread_attr_destroy(&attributes);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return started;
-}
-
 }  // namespace
 
-bool Submit(PoolJob& job) {
+bool Submit(Job& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   if (pool.idle <= pool.queued && pool.threads < kThreadsMax) {
-    if (StartThread())
+    if (os::StartThread("cp-file-pool", &Work))
       pool.threads++;
     else if (pool.threads == 0)
       return false;
@@ -97,7 +79,7 @@ bool Submit(PoolJob& job) {
   return true;
 }
 
-bool Withdraw(PoolJob& job) {
+bool Withdraw(Job& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   if (!job.queued) return false;
@@ -106,7 +88,7 @@ bool Withdraw(PoolJob& job) {
 }
 
 namespace {
-struct FunctionJob final : PoolJob {
+struct FunctionJob final : Job {
   std::function<void()> function;
   void Run() override {
     const std::unique_ptr<FunctionJob> self(this);
@@ -123,4 +105,4 @@ bool RunOnPool(std::function<void()> function) {
   return true;
 }
 
-}  // namespace cp::posix
+}  // namespace cp::pool

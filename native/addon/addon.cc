@@ -42,6 +42,7 @@ napi_value OpenFileSync(napi_env env, napi_callback_info info) {
   if (!arguments.Good("openFile")) return nullptr;
   if (path.find('\0') != std::string::npos) return Number(env, -os::InvalidCode());
   const OsHandle file = os::OpenFile(path.c_str(), flags, mode);
+  if (file == os::kIsDirectory) return Number(env, -os::DirectoryCode());
   if (file < 0) return Number(env, static_cast<double>(file));
   return Number(env, KeepHandle(env, HandleKind::kFile, file, os::Appends(flags)));
 }

@@ -71,5 +71,6 @@ Status MapError(int32_t code);
 int32_t InvalidCode();
 int32_t BadHandleCode();
 int32_t TooManyFilesCode();
+int32_t DirectoryCode();  // of a directory that was to be opened as a file
 
 }  // namespace cp::os

@@ -150,5 +150,6 @@ Status MapError(int32_t code) { return posix::MapErrno(code); }
 int32_t InvalidCode() { return EINVAL; }
 int32_t BadHandleCode() { return EBADF; }
 int32_t TooManyFilesCode() { return ENFILE; }
+int32_t DirectoryCode() { return EISDIR; }
 
 }  // namespace cp::os

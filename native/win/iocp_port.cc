@@ -3,6 +3,7 @@
 #include "win/iocp_port.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -178,6 +179,16 @@ void IocpPort::Reap(double timeout_ms) {
     RaiseNotification();
   else
     Arm();
+}
+
+// The end of one begins the next of its line (an accept while connections wait), which may end at once, too.
+void IocpPort::ReapAll() {
+  for (uint32_t rounds = 0; rounds < kTakesMax; rounds++) {
+    Reap(0);
+    if (backlog_.empty()) return;
+    Pump();
+    if (!SomethingFinished()) return;
+  }
 }
 
 void IocpPort::OnEntry(const OVERLAPPED_ENTRY& entry) {
@@ -509,8 +520,7 @@ int IocpPort::Flush(bool reap) {
   last_error_ = 0;
   if (!backlog_.empty()) Pump();
   if (reap && (kernel_ > 0 || jobs_ > 0)) {
-    Reap(0);
-    if (!backlog_.empty()) Pump();
+    ReapAll();
   }
   return last_error_;
 }
@@ -539,7 +549,7 @@ bool IocpPort::Settle() {
   if (kernel_ == 0 && jobs_ == 0) return true;
   if (!SomethingFinished()) return true;
   if (shared_) return on_driver();
-  Reap(0);
+  ReapAll();
   return true;
 }
 
@@ -617,14 +627,29 @@ uint64_t CyclesOf(HANDLE thread) {
   return QueryThreadCycleTime(thread, &cycles) ? cycles : 0;
 }
 
-// Wine 8 answers without counting.
+// Whether this system counts the cycles of another thread that computes: Wine 8 answers, and doesn't.
 bool CyclesCount() {
   static const bool counts = [] {
-    const uint64_t before = CyclesOf(GetCurrentThread());
-    const double until = MonotonicMs() + 2;
-    while (MonotonicMs() < until) {
+    std::atomic<DWORD> id{0};
+    std::atomic<bool> ends{false};
+    std::thread busy([&] {
+      id.store(GetCurrentThreadId());
+      while (!ends.load()) {
+      }
+    });
+    while (id.load() == 0) SwitchToThread();
+    bool grows = false;
+    if (const HANDLE handle = OpenThread(THREAD_QUERY_LIMITED_INFORMATION, FALSE, id.load())) {
+      const uint64_t before = CyclesOf(handle);
+      for (int tries = 0; tries < 5 && !grows; tries++) {
+        Sleep(1);
+        grows = before != 0 && CyclesOf(handle) > before;
+      }
+      CloseHandle(handle);
     }
-    return CyclesOf(GetCurrentThread()) > before;
+    ends.store(true);
+    busy.join();
+    return grows;
   }();
   return counts;
 }

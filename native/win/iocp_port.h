@@ -94,6 +94,7 @@ class IocpPort final : public Port {
 
   void Pump();
   void Reap(double timeout_ms);
+  void ReapAll();
   void OnEntry(const OVERLAPPED_ENTRY& entry);
   void OnJob(FileJob& job);
   bool SomethingFinished() const;

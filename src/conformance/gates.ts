@@ -15,4 +15,28 @@ const unseenSleepers = ['futex', 'pipe', 'child-process', 'event-loop', 'resumes
   }),
 );
 
-export const gates: readonly Gate[] = [...unseenSleepers];
+/** Under Wine nobody can tell that another thread sleeps. */
+const unseenUnderWine = ['futex', 'child-process', 'event-loop', 'resumes'].map(
+  (name): Gate => ({
+    id: `CONC-06/${name}`,
+    backend: 'iocp',
+    feature: 'wine',
+    reason: 'a thread that sleeps in the kernel is not noticed: Wine doesn’t count the cycles of threads',
+    source: 'Wine, dlls/kernelbase/thread.c: QueryThreadCycleTime is a stub that answers ERROR_CALL_NOT_IMPLEMENTED',
+  }),
+);
+
+/** A reset that came while no recv was pending. */
+const swallowedResets = ['later', 'prefix'].map(
+  (name): Gate => ({
+    id: `TCP-04/${name}`,
+    backend: 'iocp',
+    feature: 'wine',
+    repeat: 3,
+    reason: 'a recv that begins after the reset finds a clean end: Wine’s server has taken the error out of the socket',
+    source:
+      'Wine, server/sock.c: sock_poll_event asks for SO_ERROR and peeks by recv(2), either of which clears the error (socket(7)). Windows: WSARecv, WSAECONNRESET (10054)',
+  }),
+);
+
+export const gates: readonly Gate[] = [...unseenSleepers, ...unseenUnderWine, ...swallowedResets];

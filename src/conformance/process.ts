@@ -134,7 +134,8 @@ function lookFor(need: Need): string | null {
     case 'linux':
       return process.platform === 'linux' ? null : 'Linux only';
     case 'proc':
-      return fs.existsSync('/proc/self/status') ? null : 'no /proc here';
+      // Under Wine there is the one of Linux, but of another process.
+      return process.platform === 'linux' && fs.existsSync('/proc/self/status') ? null : 'no /proc here';
     case 'root':
       return process.getuid?.() === 0 ? null : 'needs to be root';
     case 'setpriv':

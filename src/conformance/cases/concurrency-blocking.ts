@@ -72,7 +72,7 @@ const asleep: Record<string, Act> = {
   'child process': (w) => {
     w.until('go', 1);
     const at = w.clock();
-    w.require('node:child_process').execFileSync('sleep', ['0.25']);
+    w.require('node:child_process').execFileSync(process.execPath, ['-e', 'setTimeout(() => {}, 250)'], { stdio: 'ignore' });
     return at;
   },
   'event loop': async (w) => {

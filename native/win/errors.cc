@@ -139,6 +139,7 @@ Status MapWin32(uint32_t code) {
       return Status::kEROFS;
     case ERROR_NOT_SUPPORTED:
     case WSAEOPNOTSUPP:
+    case WSAENOPROTOOPT:
       return Status::kENOTSUP;
     case ERROR_NOT_SAME_DEVICE:
       return Status::kEXDEV;

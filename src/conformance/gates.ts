@@ -15,17 +15,6 @@ const unseenSleepers = ['futex', 'pipe', 'child-process', 'event-loop', 'resumes
   }),
 );
 
-/** Under Wine nobody can tell that another thread sleeps. */
-const unseenUnderWine = ['futex', 'child-process', 'event-loop', 'resumes'].map(
-  (name): Gate => ({
-    id: `CONC-06/${name}`,
-    backend: 'iocp',
-    feature: 'wine',
-    reason: 'a thread that sleeps in the kernel is not noticed: Wine doesn’t count the cycles of threads',
-    source: 'Wine, dlls/kernelbase/thread.c: QueryThreadCycleTime is a stub that answers ERROR_CALL_NOT_IMPLEMENTED',
-  }),
-);
-
 /** A reset that came while no recv was pending. */
 const swallowedResets = ['later', 'prefix'].map(
   (name): Gate => ({
@@ -39,4 +28,4 @@ const swallowedResets = ['later', 'prefix'].map(
   }),
 );
 
-export const gates: readonly Gate[] = [...unseenSleepers, ...unseenUnderWine, ...swallowedResets];
+export const gates: readonly Gate[] = [...unseenSleepers, ...swallowedResets];

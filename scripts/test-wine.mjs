@@ -8,6 +8,7 @@
 
 import { spawn } from 'node:child_process';
 import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -32,7 +33,8 @@ const minute = 60_000;
 const versions = ['20', '22'];
 const wine = '/usr/lib/wine/wine64';
 const toolFolder = join(buildFolder, 'tools/wine');
-const prefix = join(toolFolder, 'prefix');
+/** Not below build/: its drive Z is a link to the root of the file system, which whatever walks the repository would follow. */
+const prefix = join(tmpdir(), `completion-port-wine-${fingerprint([], root).slice(0, 16)}`);
 const nodeFile = (version) => join(toolFolder, `node_modules/node-win-${version}/bin/node.exe`);
 const environment = { ...process.env, WINEPREFIX: prefix, WINEDEBUG: '-all' };
 /** Wine shows the root of the file system as drive Z. */
@@ -43,7 +45,7 @@ async function installTools() {
   if (!existsSync(wine)) throw new Failure(`there is no ${wine}: install the package wine64`);
   const inputs = ['package.json', 'package-lock.json'].map((name) => join(root, 'scripts/tools/wine', name));
   const print = fingerprint(inputs);
-  if (isFresh('wine', print)) return;
+  if (isFresh('wine', print) && existsSync(prefix)) return;
   say('installing node.exe into build/tools/wine, and making a prefix for Wine (once)');
   mkdirSync(toolFolder, { recursive: true });
   for (const file of inputs) copyFileSync(file, join(toolFolder, file.slice(join(root, 'scripts/tools/wine/').length)));

@@ -1,4 +1,4 @@
-// The benchmark program: every figure that the project holds itself to, with its bar, in one run. Subjects are measured
+// The bars: every figure that the project holds itself to, in one run, with the means of `completion-port bench`. Subjects are measured
 // side by side in interleaved rounds; a figure is the median over the rounds of the ratio of two subjects' CPU time an
 // operation, its quartiles beside it. Needs Linux, two CPUs, taskset, a C compiler, and a built package.
 //
@@ -9,9 +9,9 @@ import { cpus, release } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { buildPeers } from './build-peers.mjs';
-import { killAll } from './lib/processes.mjs';
-import { interleave, ratios, summary } from './lib/rounds.mjs';
+import { buildPeers } from '../dist/bench/peers.js';
+import { killAll } from '../dist/bench/processes.js';
+import { interleave, ratiosOf, summary } from '../dist/bench/rounds.js';
 import { measureAllocation } from './workloads/allocation.mjs';
 import { workloads as closing } from './workloads/closing.mjs';
 import { workloads as echo } from './workloads/echo.mjs';
@@ -75,28 +75,32 @@ function progress(text) {
 
 const microseconds = (ns) => (ns >= 1000 ? `${(ns / 1000).toFixed(2)} µs` : `${ns.toFixed(0)} ns`);
 
+/** A short run of --quick, in seconds. */
+const QUICK_SECONDS = 0.2;
+
 /** Measures one workload's wanted figures; resolves with a row for each. */
 async function measureWorkload(workload, figures, context, options) {
   const names = [...new Set(figures.flatMap(({ subject, against }) => [against, subject]))];
   const subjects = [];
-  let results;
+  const results = new Map();
   try {
     for (const name of names) {
       progress(`${workload.name}: starting ${name}`);
-      subjects.push(await workload.start(name, context));
+      subjects.push({ name, running: await workload.start(name, context) });
     }
-    results = await interleave(subjects, {
-      rounds: options.rounds,
-      quick: options.quick,
-      progress: (text) => progress(`${workload.name}: ${text}`),
+    await interleave(subjects, options.rounds, { quickSeconds: options.quick ? QUICK_SECONDS : null }, results, {
+      step: (text) => progress(`${workload.name}: ${text}`),
+      failed(_name, error) {
+        throw error;
+      },
     });
   } finally {
-    for (const subject of subjects) await subject.stop();
+    for (const { running } of subjects) await running.stop();
     progress('');
   }
   const costs = names.map((name) => ({ name, ns: summary(results.get(name).ns), last: results.get(name).last }));
   const rows = figures.map(({ subject, against, bar }) => {
-    const ratio = ratios(results, subject, against);
+    const ratio = summary(ratiosOf(results.get(subject).ns, results.get(against).ns));
     return { name: nameOf(workload, { subject, against }), ratio, bar, reached: bar === null ? null : ratio.median <= bar };
   });
   return { costs, rows };
@@ -148,7 +152,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 }
 process.on('exit', killAll);
 
-const context = { root, programs: buildPeers() };
+const peers = await buildPeers();
+if (peers.programs === null) fail(`the bars are ratios to C programs: ${peers.reason}`);
+const context = { root, programs: peers.programs };
 const report = {
   started: new Date().toISOString(),
   os: { platform: process.platform, release: release(), cpu: cpus()[0].model, cpus: cpus().length },

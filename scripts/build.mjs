@@ -122,6 +122,9 @@ async function compile(name, options, wanted, print, debug = false) {
   }
 }
 
+/** The script of the benchmark's page: for a browser, so with types and a compilation of its own. */
+const pageFolder = join(root, 'src/bench/page');
+
 /** The modules of the package that others load, and what the tests look into. */
 const entries = ['index', 'net', 'promises', 'native'];
 const compiledFolder = join(buildFolder, 'tsc');
@@ -131,12 +134,14 @@ async function assemble() {
   const files = new Map();
   for (const file of filesBelow([compiledFolder])) {
     const path = relative(compiledFolder, file);
-    if (path.endsWith('.d.ts') || /^(cli|conformance)[\\/]/.test(path)) files.set(path, readFileSync(file));
+    if (path.endsWith('.d.ts') || /^(bench|cli|conformance)[\\/]/.test(path)) files.set(path, readFileSync(file));
   }
-  for (const source of filesBelow([join(root, 'src')]).filter((file) => file.endsWith('.json'))) {
+  for (const source of filesBelow([join(root, 'src')]).filter((file) => file.endsWith('.json') && !file.startsWith(pageFolder))) {
     files.set(relative(join(root, 'src'), source), readFileSync(source));
   }
   for (const { fileName, code } of await bundle()) files.set(fileName, Buffer.from(code));
+  files.set('bench/page/page.js', Buffer.from(await bundlePage()));
+  files.set('bench/page/page.css', readFileSync(join(pageFolder, 'page.css')));
   for (const file of filesBelow([distFolder])) if (!files.has(relative(distFolder, file))) rmSync(file);
   for (const [path, content] of files) {
     const to = join(distFolder, path);
@@ -166,8 +171,19 @@ async function bundle() {
   }
 }
 
+/** One script with the chart library in it, since the page may ask the network for nothing. Licences' comments stay. */
+async function bundlePage() {
+  const build = await rolldown({ cwd: root, platform: 'browser', input: join(pageFolder, 'page.ts'), logLevel: 'warn' });
+  try {
+    const { output } = await build.generate({ format: 'esm', minify: true });
+    return output[0].code;
+  } finally {
+    await build.close();
+  }
+}
+
 export async function buildTypeScript({ force = false } = {}) {
-  const sources = filesBelow([join(root, 'src')]).filter((file) => /\.(ts|json)$/.test(file));
+  const sources = filesBelow([join(root, 'src')]).filter((file) => /\.(ts|json|css)$/.test(file));
   if (sources.length === 0) throw new Failure('src/ is empty');
   const configs = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/build.mjs'].map((name) =>
     join(root, name),
@@ -181,6 +197,8 @@ export async function buildTypeScript({ force = false } = {}) {
   rmSync(compiledFolder, { recursive: true, force: true });
   const compiled = await loud`${process.execPath} ${tsc} -p tsconfig.build.json`.nothrow();
   if (compiled.exitCode !== 0) throw new Failure('tsc found errors; they stand above');
+  const page = await loud`${process.execPath} ${tsc} -p ${pageFolder}`.nothrow();
+  if (page.exitCode !== 0) throw new Failure("tsc found errors in the benchmark's page; they stand above");
   const outputs = await assemble();
   if (existsSync(cliFile)) chmodSync(cliFile, 0o755);
   writeStamp('typescript', print, outputs);

@@ -11,6 +11,7 @@ import { Failure, runMain, say } from './lib/log.mjs';
 
 /** Command → Debian package that brings it. */
 const packages = {
+  chromium: 'chromium',
   cmake: 'cmake',
   make: 'make',
   gcc: 'gcc',
@@ -28,6 +29,8 @@ const packages = {
   spin: 'spin',
   taskset: 'util-linux',
   unshare: 'util-linux',
+  wine: 'wine',
+  'x86_64-w64-mingw32-g++-posix': 'g++-mingw-w64-x86-64-posix',
 };
 
 /** What is no command: where it lies. */
@@ -39,7 +42,8 @@ const places = {
 /** What a build needs, and what the model (scripts/model.mjs) and the tests need besides. */
 export const buildTools = ['cmake', 'make', 'gcc', 'g++'];
 export const modelTools = ['spin', 'gcc'];
-export const testTools = ['nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'spin', 'taskset', 'unshare'];
+export const windowsBuildTools = ['cmake', 'make', 'x86_64-w64-mingw32-g++-posix'];
+export const testTools = ['chromium', 'nm', 'curl', 'mkfs.ext4', 'mount', 'prlimit', 'setpriv', 'spin', 'taskset', 'unshare'];
 
 function isThere(command) {
   if (command in places) return existsSync(places[command]);

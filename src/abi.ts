@@ -119,4 +119,3 @@ export const OPTION_SEND_BUFFER = 5;
 
 /** What the native functions that open something answer where no system error says it. */
 export const OPENED_NOT_A_FILE = -100_000;
-export const OPENED_A_DIRECTORY = -100_001;

@@ -160,7 +160,7 @@ export class FileHandle extends Handle {
       );
     }
     const detail = typeof checked === 'string' ? ` '${checked}'` : '';
-    throw errorOfResult(id === abi.OPENED_A_DIRECTORY ? -directoryError() : id, abi.OP_OPEN, 'open', detail);
+    throw errorOfResult(id, abi.OP_OPEN, 'open', detail);
   }
 
   /**
@@ -219,14 +219,4 @@ export class FileHandle extends Handle {
   size<C = unknown>(operation?: Operation<C> | OperationOptions<C>): Operation<C> {
     return startPlain(stateOf(this), abi.OP_SIZE, 0, operation);
   }
-}
-
-/** The native number of EISDIR, from the error table. */
-function directoryError(): number {
-  const { errors } = native;
-  for (let i = 0; i < errors.length; i++) {
-    const entry = errors[i];
-    if (entry?.code === 'EISDIR') return -entry.errno;
-  }
-  return 0;
 }

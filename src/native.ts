@@ -184,8 +184,7 @@ function load(): NativeModule {
     const what = missing
       ? `there is no native addon for ${platform} (${path})`
       : `the native addon ${path} can't be loaded (${String(cause)})`;
-    const how =
-      process.platform === 'win32' ? 'this version of completion-port has no backend for Windows' : `${rebuild} to build it`;
+    const how = process.platform === 'win32' ? 'its build for Windows is not released yet' : `${rebuild} to build it`;
     throw misuse(Error, 'ERR_NO_NATIVE', `${what}; ${how}`, cause);
   }
   const { abi } = module;
@@ -204,7 +203,17 @@ function load(): NativeModule {
       `the native addon ${path} has ${has}, the package is version ${version}, ABI ${ABI_VERSION}; ${rebuild} to build it anew`,
     );
   }
+  if (process.platform !== 'linux') numberErrors(module);
   return module;
+}
+
+/** The table has Linux's numbers; elsewhere an error has that of Node.js, so that `util.getSystemErrorName(error.errno)` is its code. */
+function numberErrors(module: NativeModule): void {
+  const { getSystemErrorMap } = require('node:util') as Partial<typeof import('node:util')>;
+  if (getSystemErrorMap === undefined) return;
+  const numbers = new Map<string, number>();
+  for (const [number, [code]] of getSystemErrorMap()) numbers.set(code, number);
+  for (const error of module.errors) error.errno = numbers.get(error.code) ?? error.errno;
 }
 
 /** The native module of this thread. */

@@ -50,6 +50,7 @@ describe('help and version', () => {
     [['doctor', '--help']],
     [['conformance', '--help']],
     [['conformance', '-h', '--tap']],
+    [['bench', '--help']],
     [['build', '--help']],
   ])('%j prints a text with examples and ends with 0', async (args) => {
     const { code, stdout, stderr } = await command(args);
@@ -75,7 +76,7 @@ describe('wrong use is one line that names the right one, and exit code 2', () =
   test.each([
     [['docter'], 'doctor'],
     [['--verison'], '--version'],
-    [['frobnicate'], 'doctor, conformance, build'],
+    [['frobnicate'], 'doctor, conformance, bench, build'],
     [['doctor', '--jsno'], '--json'],
     [['doctor', 'now'], "'now'"],
     [['doctor', '--json=yes'], 'takes no value'],

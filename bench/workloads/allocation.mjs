@@ -4,7 +4,7 @@
 // come apart. Not a ratio and not a matter of rounds.
 
 import { join } from 'node:path';
-import { LineProcess } from '../lib/processes.mjs';
+import { LineProcess } from '../../dist/bench/processes.js';
 
 const FEW = 8;
 const MANY = 512;

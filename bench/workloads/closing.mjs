@@ -2,7 +2,7 @@
 // ECANCELED here, a 'close' event on node:net. The client opens them again before each measurement, which isn't counted.
 
 import { join } from 'node:path';
-import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../lib/processes.mjs';
+import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../../dist/bench/processes.js';
 
 const CONNECTIONS = 8000;
 

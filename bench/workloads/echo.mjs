@@ -2,7 +2,7 @@
 // against one on epoll) and against node:net. At one connection the client spins: two thirds of the server's cost would be waking it.
 
 import { join } from 'node:path';
-import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../lib/processes.mjs';
+import { LineProcess, LOAD_CPU, listeningPort, SUBJECT_CPU } from '../../dist/bench/processes.js';
 
 const BYTES = 64;
 
@@ -13,7 +13,7 @@ const commands = ({ root, programs }) => {
   const echo = [join(root, 'examples', 'echo.mjs'), '--port', '0'];
   return {
     C: [programs.uring_echo],
-    'node:net': [process.execPath, join(root, 'bench', 'peers', 'node_net_echo.mjs')],
+    'node:net': [process.execPath, join(root, 'bench', 'peers', 'net_echo.mjs')],
     plain: [process.execPath, ...echo],
     inverted: [process.execPath, ...echo, '--event-loop', 'inverted'],
     block: [process.execPath, ...echo, '--wait', 'block'],

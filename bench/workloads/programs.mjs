@@ -2,7 +2,7 @@
 // told, and prints how many it did.
 
 import { join } from 'node:path';
-import { LineProcess, SUBJECT_CPU } from '../lib/processes.mjs';
+import { LineProcess, SUBJECT_CPU } from '../../dist/bench/processes.js';
 
 const program = (file, modes) => async (name, context) => {
   const path = join(context.root, 'bench', 'subjects', file);
@@ -20,6 +20,9 @@ const program = (file, modes) => async (name, context) => {
   return { name, pid: child.pid, run: (seconds) => child.ask(`run ${seconds}`), stop: () => child.stop() };
 };
 
+/** What subjects/files.mjs is told. */
+const reads = ['read', '4096', '64', 'random'];
+
 export const workloads = [
   {
     name: 'file-read',
@@ -34,14 +37,14 @@ export const workloads = [
       { subject: 'epoll block', against: 'fs.read', bar: 0.5 },
       { subject: 'aligned', against: 'dispatch', bar: null },
     ],
-    start: program('file_reads.mjs', {
-      dispatch: 'dispatch',
-      aligned: 'aligned',
-      block: 'block',
-      'epoll dispatch': 'dispatch on epoll',
-      'epoll block': 'block on epoll',
-      'fs.read': 'fs-read',
-      readSync: 'read-sync',
+    start: program('files.mjs', {
+      dispatch: ['dispatch', ...reads],
+      aligned: ['dispatch', ...reads, '--aligned'],
+      block: ['block', ...reads],
+      'epoll dispatch': ['dispatch on epoll', ...reads],
+      'epoll block': ['block on epoll', ...reads],
+      'fs.read': ['fs.read', ...reads],
+      readSync: ['fs.readSync', ...reads],
     }),
   },
   {

@@ -14,16 +14,7 @@
 #include "core/abi.h"
 #include "core/errors.h"
 #include "core/handle_table.h"
-#include "posix/errors.h"
-#include "posix/files.h"
-#include "posix/sockets.h"
-
-#if defined(__APPLE__)
-#include <dlfcn.h>
-#endif
-#include <fcntl.h>
-#include <unistd.h>
-#include <cerrno>
+#include "core/os.h"
 
 namespace cp::addon {
 
@@ -31,11 +22,11 @@ namespace {
 
 Environment* Current(napi_env env) { return InstanceData<Environment>(env); }
 
-double KeepHandle(napi_env env, HandleKind kind, int fd, bool append) {
-  Handle* handle = HandleTable::Process().Create(Current(env)->id, kind, fd);
+double KeepHandle(napi_env env, HandleKind kind, OsHandle os, bool append) {
+  Handle* handle = HandleTable::Process().Create(Current(env)->id, kind, os);
   if (handle == nullptr) {
-    close(fd);
-    return -ENFILE;
+    os::Close(kind, os, false);
+    return -os::TooManyFilesCode();
   }
   handle->append = append;
   return handle->id();
@@ -49,10 +40,11 @@ napi_value OpenFileSync(napi_env env, napi_callback_info info) {
   const int32_t flags = arguments.I32(1);
   const uint32_t mode = arguments.U32(2);
   if (!arguments.Good("openFile")) return nullptr;
-  if (path.find('\0') != std::string::npos) return Number(env, -EINVAL);
-  const int fd = posix::Open(path.c_str(), flags, mode);
-  if (fd < 0) return Number(env, fd);
-  return Number(env, KeepHandle(env, HandleKind::kFile, fd, (flags & O_APPEND) != 0));
+  if (path.find('\0') != std::string::npos) return Number(env, -os::InvalidCode());
+  const OsHandle file = os::OpenFile(path.c_str(), flags, mode);
+  if (file == os::kIsDirectory) return Number(env, -os::DirectoryCode());
+  if (file < 0) return Number(env, static_cast<double>(file));
+  return Number(env, KeepHandle(env, HandleKind::kFile, file, os::Appends(flags)));
 }
 
 AddressEntry ReadAddress(std::span<const std::byte> bytes) {
@@ -69,11 +61,11 @@ napi_value Listen(napi_env env, napi_callback_info info) {
   const bool reuse_port = arguments.Bool(3), ipv6_only = arguments.Bool(4);
   if (!arguments.Good("listen")) return nullptr;
   AddressEntry address = ReadAddress(bytes);
-  if ((family != 4 && family != 6) || backlog < 0) return Number(env, -EINVAL);
+  if ((family != 4 && family != 6) || backlog < 0) return Number(env, -os::InvalidCode());
   address.family = static_cast<uint16_t>(family);
-  const int fd = posix::Listen(address, backlog, reuse_port, ipv6_only);
-  if (fd < 0) return Number(env, fd);
-  return Number(env, KeepHandle(env, HandleKind::kListener, fd, false));
+  const OsHandle socket = os::Listen(address, backlog, reuse_port, ipv6_only);
+  if (socket < 0) return Number(env, static_cast<double>(socket));
+  return Number(env, KeepHandle(env, HandleKind::kListener, socket, false));
 }
 
 napi_value Socket(napi_env env, napi_callback_info info) {
@@ -88,11 +80,11 @@ napi_value Socket(napi_env env, napi_callback_info info) {
     if (!bytes.empty()) local = ReadAddress(bytes);
   }
   if (!arguments.Good("socket")) return nullptr;
-  if (family != 4 && family != 6) return Number(env, -EINVAL);
+  if (family != 4 && family != 6) return Number(env, -os::InvalidCode());
   local.family = static_cast<uint16_t>(family);
-  const int fd = posix::Socket(static_cast<int>(family), bound ? &local : nullptr);
-  if (fd < 0) return Number(env, fd);
-  return Number(env, KeepHandle(env, HandleKind::kSocket, fd, false));
+  const OsHandle socket = os::Socket(static_cast<int>(family), bound ? &local : nullptr);
+  if (socket < 0) return Number(env, static_cast<double>(socket));
+  return Number(env, KeepHandle(env, HandleKind::kSocket, socket, false));
 }
 
 // Calls with(handle) where this environment may use it: its own, or one of a shared port that it is attached to. False: stale, or not.
@@ -110,12 +102,7 @@ bool WithHandle(napi_env env, uint32_t index, uint32_t generation, With&& with) 
 }
 
 void CloseUnbound(Handle& handle, bool reset) {
-  const int fd = static_cast<int>(handle.os);
-  if (reset && handle.kind == HandleKind::kSocket) {
-    const linger now = {1, 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  }
-  close(fd);
+  os::Close(handle.kind, handle.os, reset);
   handle.os = kOsHandleNone;
   HandleTable::Process().Retire(handle);
   HandleTable::Process().Free(handle);
@@ -143,7 +130,7 @@ napi_value Address(napi_env env, napi_callback_info info) {
   const auto out = arguments.Bytes(3, sizeof(AddressEntry), false);
   if (!arguments.Good("address")) return nullptr;
   AddressEntry address{};
-  int result = -EBADF;
+  int result = -os::BadHandleCode();
   WithHandle(env, index, generation, [&](Handle& handle) {
     if (handle.kind == HandleKind::kFile) return;
     result = 0;
@@ -151,7 +138,7 @@ napi_value Address(napi_env env, napi_callback_info info) {
     if (peer && handle.peer.family != 0)
       address = handle.peer;
     else
-      result = posix::Address(static_cast<int>(handle.os), peer, &address);
+      result = os::Address(handle.os, peer, &address);
   });
   if (result == 0) std::memcpy(out.data(), &address, sizeof(address));
   return Number(env, result);
@@ -162,10 +149,9 @@ napi_value SetOption(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
   const int32_t option = arguments.I32(2), value = arguments.I32(3);
   if (!arguments.Good("setOption")) return nullptr;
-  int result = -EBADF;
+  int result = -os::BadHandleCode();
   WithHandle(env, index, generation, [&](Handle& handle) {
-    if (handle.kind != HandleKind::kFile)
-      result = posix::SetOption(static_cast<int>(handle.os), static_cast<posix::SocketOption>(option), value);
+    if (handle.kind != HandleKind::kFile) result = os::SetOption(handle.os, static_cast<os::SocketOption>(option), value);
   });
   return Number(env, result);
 }
@@ -175,9 +161,9 @@ napi_value GetOption(napi_env env, napi_callback_info info) {
   const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
   const int32_t option = arguments.I32(2);
   if (!arguments.Good("getOption")) return nullptr;
-  int result = -EBADF;
+  int result = -os::BadHandleCode();
   WithHandle(env, index, generation, [&](Handle& handle) {
-    if (handle.kind != HandleKind::kFile) result = posix::GetOption(static_cast<int>(handle.os), static_cast<posix::SocketOption>(option));
+    if (handle.kind != HandleKind::kFile) result = os::GetOption(handle.os, static_cast<os::SocketOption>(option));
   });
   return Number(env, result);
 }
@@ -188,7 +174,7 @@ napi_value ParseAddress(napi_env env, napi_callback_info info) {
   const auto out = arguments.Bytes(1, sizeof(AddressEntry), false);
   if (!arguments.Good("parseAddress")) return nullptr;
   AddressEntry address;
-  const int family = host.find('\0') == std::string::npos ? posix::ParseAddress(host, &address) : 0;
+  const int family = host.find('\0') == std::string::npos ? os::ParseAddress(host, &address) : 0;
   if (family != 0) std::memcpy(out.data(), &address, sizeof(address));
   return Number(env, family);
 }
@@ -197,7 +183,7 @@ napi_value FormatAddress(napi_env env, napi_callback_info info) {
   Arguments<1> arguments(env, info);
   const auto bytes = arguments.Bytes(0, sizeof(AddressEntry), false);
   if (!arguments.Good("formatAddress")) return nullptr;
-  return Text(env, posix::FormatAddress(ReadAddress(bytes)));
+  return Text(env, os::FormatAddress(ReadAddress(bytes)));
 }
 
 napi_value MapError(napi_env env, napi_callback_info info) {
@@ -205,7 +191,7 @@ napi_value MapError(napi_env env, napi_callback_info info) {
   const int32_t code = arguments.I32(0);
   arguments.U32(1);  // the operation: Windows' numbers mean different things by context
   if (!arguments.Good("mapError")) return nullptr;
-  return Number(env, static_cast<double>(posix::MapErrno(code)));
+  return Number(env, static_cast<double>(os::MapError(code)));
 }
 
 napi_value FatalException(napi_env env, napi_callback_info info) {
@@ -237,7 +223,7 @@ napi_value Probe(napi_env env, napi_callback_info info) {
   napi_value reports = NewArray(env);
   const auto report = [&](uint32_t at, const char* backend) {
     CreateError error;
-    const std::unique_ptr<Port> port = MakePort(backend, options, &error);
+    const std::unique_ptr<Port> port = os::MakePort(backend, options, &error);
     napi_value features = NewObject(env);
     if (port) {
       for (const auto& [name, on] : port->features()) Set(env, features, name.c_str(), Boolean(env, on));
@@ -248,19 +234,13 @@ napi_value Probe(napi_env env, napi_callback_info info) {
   const auto foreign = [&](uint32_t at, const char* backend, const char* reason) {
     Set(env, reports, at, Report(env, backend, false, reason, NewObject(env)));
   };
-#if defined(CP_BACKEND_LINUX)
-  report(0, "io_uring");
-  report(1, "epoll");
-#else
-  foreign(0, "io_uring", "io_uring is a facility of Linux");
-  foreign(1, "epoll", "epoll is a facility of Linux");
-#endif
-#if defined(CP_BACKEND_KQUEUE)
-  report(2, "kqueue");
-#else
-  foreign(2, "kqueue", "kqueue is a facility of macOS and the BSDs");
-#endif
-  foreign(3, "iocp", "I/O completion ports are a facility of Windows");
+  uint32_t at = 0;
+  for (const os::Backend& backend : os::Backends()) {
+    if (backend.foreign == nullptr)
+      report(at++, backend.name);
+    else
+      foreign(at++, backend.name, backend.foreign);
+  }
   return reports;
 }
 
@@ -284,16 +264,8 @@ void Environment::CleanUp(void* data) {
 
 namespace {
 
-// An idle thread of the file pool may outlive the last environment that had loaded the module. Elsewhere the linker says it (-z nodelete).
-void StayLoaded() {
-#if defined(__APPLE__)
-  Dl_info own;  // dladdr(3); dlopen(3): RTLD_NODELETE keeps the image through any dlclose, RTLD_NOLOAD only looks for it
-  if (dladdr(reinterpret_cast<const void*>(&StayLoaded), &own) != 0) dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-#endif
-}
-
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
-  StayLoaded();
+  os::StayLoaded();
   auto* environment = new Environment;
   environment->id = ++last_environment;
   napi_set_instance_data(
@@ -319,13 +291,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Set(env, exports, "errors", errors);
   // What this addon has, the best first: what 'auto' tries.
   napi_value backends = NewArray(env);
-#if defined(CP_BACKEND_LINUX)
-  Set(env, backends, 0u, Text(env, "io_uring"));
-  Set(env, backends, 1u, Text(env, "epoll"));
-#endif
-#if defined(CP_BACKEND_KQUEUE)
-  Set(env, backends, 0u, Text(env, "kqueue"));
-#endif
+  uint32_t count = 0;
+  for (const os::Backend& backend : os::Backends())
+    if (backend.foreign == nullptr) Set(env, backends, count++, Text(env, backend.name));
   Set(env, exports, "backends", backends);
   constexpr struct {
     const char* name;

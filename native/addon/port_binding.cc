@@ -3,16 +3,8 @@
 
 #include "addon/arguments.h"
 #include "addon/values.h"
+#include "core/os.h"
 #include "core/test_hooks.h"
-#include "posix/thread_sample.h"
-#if defined(CP_BACKEND_LINUX)
-#include "linux/epoll_poller.h"
-#include "linux/uring_port.h"
-#endif
-#if defined(CP_BACKEND_KQUEUE)
-#include "mac/kqueue_poller.h"
-#endif
-#include "posix/reactor_port.h"
 
 namespace cp::addon {
 
@@ -41,18 +33,6 @@ EndedBy EndedByOf(uint32_t by) {
 }
 
 }  // namespace
-
-std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error) {
-#if defined(CP_BACKEND_LINUX)
-  if (backend == "io_uring") return UringPort::Create(options, error);
-  if (backend == "epoll") return posix::ReactorPort::Create(options, "epoll", &MakeEpollPoller, error);
-#endif
-#if defined(CP_BACKEND_KQUEUE)
-  if (backend == "kqueue") return posix::ReactorPort::Create(options, "kqueue", &MakeKqueuePoller, error);
-#endif
-  *error = {0, "this version of completion-port has no backend '" + backend + "' for this system"};
-  return nullptr;
-}
 
 napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   Arguments<3> arguments(env, info);
@@ -84,17 +64,14 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   if (environment == nullptr || environment->ending) return Closed(env);
   options.owner = environment->id;
   CreateError error;
-  std::shared_ptr<posix::LoopNotifier> notifier;
-  if (options.shared) {
-    notifier = posix::LoopNotifier::Create();
-    if (!notifier) error = {EMFILE, "too many open files: close some or raise the limit (ulimit -n)"};
-  }
+  std::shared_ptr<ThreadNotifier> notifier;
+  if (options.shared) notifier = os::MakeNotifier(&error);
   const bool no_uv = IsDisabled(options.disable, "uv_poll") || !EventLoop::HasUv(env);
   std::unique_ptr<Port> port;
   if (inverted && no_uv)
     error = {0, "an inverted event loop needs Node.js's libuv, which this runtime doesn't offer"};
   else if (error.reason.empty())
-    port = MakePort(backend, options, &error);
+    port = os::MakePort(backend, options, &error);
   if (!port) {
     napi_value result = NewObject(env), description = NewObject(env);
     Set(env, description, "errno", Number(env, error.native_code));
@@ -104,7 +81,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   }
 
   std::shared_ptr<Port> made = std::move(port);
-  Attachment* attachment = options.shared ? made->Attach(environment->id, options.block, notifier, CurrentThread()) : &made->first();
+  Attachment* attachment = options.shared ? made->Attach(environment->id, options.block, notifier, os::CurrentThread()) : &made->first();
   CP_ASSERT(attachment != nullptr);  // nobody can have closed it
   PortBinding* binding = New(env, made, attachment, std::move(notifier), arguments.value(0), arguments.value(1));
   binding->inverted_wanted_ = inverted;
@@ -115,8 +92,8 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
   return binding->Functions();
 }
 
-PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment,
-                              std::shared_ptr<posix::LoopNotifier> notifier, napi_value control, napi_value arena) {
+PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment, std::shared_ptr<ThreadNotifier> notifier,
+                              napi_value control, napi_value arena) {
   auto* binding = new PortBinding(env);
   binding->environment_ = InstanceData<Environment>(env);
   binding->port_ = std::move(port);
@@ -149,9 +126,10 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   std::shared_ptr<Port> port = SharedPorts::Process().Find(token, arena.data(), &known);
   if (!port) return Number(env, known ? -1 : -2);
   if (type == napi_null) return Number(env, 0);
-  std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create();
+  CreateError error;
+  std::shared_ptr<ThreadNotifier> notifier = os::MakeNotifier(&error);
   if (!notifier) return Number(env, -3);
-  Attachment* attachment = port->Attach(environment->id, block, notifier, CurrentThread());
+  Attachment* attachment = port->Attach(environment->id, block, notifier, os::CurrentThread());
   if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
   PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
   binding->thread_loop_ = IsDisabled(disable, "uv_poll") || !EventLoop::HasUv(env);

@@ -12,12 +12,8 @@
 #include "addon/event_loop.h"
 #include "core/port.h"
 #include "core/shared_ports.h"
-#include "posix/loop_notifier.h"
 
 namespace cp::addon {
-
-// A port on the backend of that name. Null: see *error.
-std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error);
 
 class PortBinding {
  public:
@@ -36,7 +32,7 @@ class PortBinding {
  private:
   explicit PortBinding(napi_env env) : env_(env) {}
   napi_value Functions();
-  static PortBinding* New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment, std::shared_ptr<posix::LoopNotifier> notifier,
+  static PortBinding* New(napi_env env, std::shared_ptr<Port> port, Attachment* attachment, std::shared_ptr<ThreadNotifier> notifier,
                           napi_value control, napi_value arena);
   void Leave();
   void ReleaseMemory();
@@ -76,8 +72,8 @@ class PortBinding {
   napi_env env_;
   Environment* environment_ = nullptr;  // null once the environment has ended
   std::shared_ptr<Port> port_;
-  Attachment* attachment_ = nullptr;               // the port's; valid while port_ is set
-  std::shared_ptr<posix::LoopNotifier> notifier_;  // of a shared port
+  Attachment* attachment_ = nullptr;          // the port's; valid while port_ is set
+  std::shared_ptr<ThreadNotifier> notifier_;  // of a shared port
   Token token_;
   std::unique_ptr<EventLoop> loop_;
   bool inverted_ = false;

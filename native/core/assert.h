@@ -7,7 +7,7 @@
 
 #define CP_ASSERT(condition)                                                                                   \
   do {                                                                                                         \
-    if (__builtin_expect(!(condition), 0)) {                                                                   \
+    if (!(condition)) [[unlikely]] {                                                                           \
       std::fprintf(stderr, "completion-port: assertion failed: %s (%s:%d)\n", #condition, __FILE__, __LINE__); \
       std::abort();                                                                                            \
     }                                                                                                          \

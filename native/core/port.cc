@@ -1,9 +1,7 @@
 // What all backends share: checking submissions, the turns of streams, timers, cancels, closes, and the making of packets.
 #include "core/port.h"
 
-#include <time.h>
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -65,12 +63,6 @@ bool Fits(Opcode opcode, HandleKind kind) {
 enum TimerKind : uint8_t { kTimerOperation, kTimerAccept };
 
 }  // namespace
-
-double MonotonicMs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
-}
 
 bool IsDisabled(std::string_view list, std::string_view name) {
   while (!list.empty()) {
@@ -556,7 +548,7 @@ void Port::Report(Operation& op, const Outcome& outcome) {
   op.state = OperationState::kWaiting;
 
   // Not an open: its EAGAIN is an answer (a lease that another process holds, fcntl(2)), and would be given again at once.
-  const bool refused = op.kind == Opcode::kOpen && code == EAGAIN;
+  const bool refused = op.kind == Opcode::kOpen && MapError(code) == Status::kEAGAIN;
   if (code != 0 && Transient(code) && !ending && !refused) return Begin(op);
   if (op.kind == Opcode::kAccept && code != 0 && IsAborted(code) && !ending) return Begin(op);
 

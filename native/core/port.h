@@ -32,7 +32,7 @@
 
 namespace cp {
 
-// Milliseconds of the monotonic clock.
+// Milliseconds of the monotonic clock; the OS's (core/os.h).
 double MonotonicMs();
 
 inline constexpr uint32_t kPoolThreadsDefault = 4;
@@ -70,8 +70,10 @@ struct Outcome {
 class LoopSource {
  public:
   virtual ~LoopSource() = default;
-  // A descriptor that becomes readable when packets may have come.
+  // A descriptor that becomes readable when packets may have come. -1: this system has none, and what SetWaker was given is called instead.
   virtual int notification_fd() const = 0;
+  // `wake` is called on any thread, with no lock held that it could need. Null: never again, once this has returned.
+  virtual void SetWaker(std::function<void()>) {}
   // By whoever waits for the descriptor, on any thread.
   virtual void ClearNotification() = 0;
   // On the thread of the event loop, before it looks for packets.
@@ -81,6 +83,9 @@ class LoopSource {
   // Makes the descriptor readable.
   virtual void RaiseNotification() = 0;
 };
+
+// What wakes one attached thread of a shared port, blocked or in its event loop.
+class ThreadNotifier : public Wake, public LoopSource {};
 
 class Port : public LoopSource {
  public:

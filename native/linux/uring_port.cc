@@ -13,9 +13,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/file_pool.h"
 #include "core/test_hooks.h"
 #include "posix/errors.h"
-#include "posix/file_pool.h"
 #include "posix/files.h"
 #include "posix/sockets.h"
 

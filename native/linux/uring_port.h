@@ -13,7 +13,7 @@
 
 #include <liburing.h>
 
-#include "posix/file_pool.h"
+#include "core/file_pool.h"
 #include "posix/posix_port.h"
 
 namespace cp {
@@ -99,7 +99,7 @@ class UringPort final : public posix::PosixPort {
   uint32_t cancels_asked_ = 0, submits_ = 0;           // for the tests
   std::vector<int> close_later_;                       // closed when the kernel has taken every prepared entry
   std::shared_ptr<PoolChannel> pool_;
-  posix::PoolShare pool_share_{options_.pool_threads};
+  pool::Share pool_share_{options_.pool_threads};
   uint32_t pool_jobs_ = 0;
   bool pool_watched_ = false;
 };

@@ -5,13 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/os.h"
 #include "core/port.h"
 
 namespace cp::posix {
 
 // Results of Classify beyond 0 and negative errnos.
-inline constexpr int kNotAFile = -100000;
-inline constexpr int kIsDirectory = -100001;
+inline constexpr int kNotAFile = static_cast<int>(os::kNotAFile);
+inline constexpr int kIsDirectory = static_cast<int>(os::kIsDirectory);
 
 // Flags for open(2): never a controlling terminal, not inherited, and not blocking, so that a FIFO can't hold the caller (open(2):
 // O_NONBLOCK on a FIFO opens for reading at once and for writing fails with ENXIO).

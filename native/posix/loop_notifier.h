@@ -10,7 +10,7 @@
 
 namespace cp::posix {
 
-class LoopNotifier final : public Wake, public LoopSource {
+class LoopNotifier final : public ThreadNotifier {
  public:
   // Null: no descriptor left.
   static std::shared_ptr<LoopNotifier> Create();

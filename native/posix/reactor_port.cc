@@ -39,7 +39,7 @@ struct ReactorPort::Channel {
   std::vector<FileJob*> done;
 };
 
-struct ReactorPort::FileJob final : PoolJob {
+struct ReactorPort::FileJob final : pool::Job {
   uint32_t slot = 0;
   uint32_t generation = 0;
   FileRequest request;
@@ -417,7 +417,7 @@ void ReactorPort::RequestCancel(Operation& op) {
   if (op.route == Route::kPool) {
     auto* job = static_cast<FileJob*>(op.job);
     if (StallMs() > 0 && op.kind == Opcode::kSync) return;  // the test's operation that can't be cancelled
-    if (!posix::Withdraw(*job)) return;                     // it runs, and can't be stopped; its own result comes
+    if (!pool::Withdraw(*job)) return;                      // it runs, and can't be stopped; its own result comes
     const std::unique_ptr<FileJob> taken(job);
     LetGo(op, *job);
     return Report(op, {0, CanceledCode()});

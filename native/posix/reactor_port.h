@@ -24,7 +24,7 @@
 #include <string>
 #include <vector>
 
-#include "posix/file_pool.h"
+#include "core/file_pool.h"
 #include "posix/files.h"
 #include "posix/poller.h"
 #include "posix/posix_port.h"
@@ -99,7 +99,7 @@ class ReactorPort final : public PosixPort {
   const MakePoller make_;
   std::unique_ptr<Poller> poller_;
   std::shared_ptr<Channel> channel_;
-  PoolShare pool_{options_.pool_threads};
+  pool::Share pool_{options_.pool_threads};
   Backlog backlog_;
   uint64_t turn_bytes_ = 0;  // moved in this turn
   uint32_t armed_ = 0;       // operations that wait for the poller

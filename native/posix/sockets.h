@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/abi.h"
+#include "core/os.h"
 
 namespace cp::posix {
 
@@ -17,7 +18,7 @@ inline constexpr int kNoSignal = MSG_NOSIGNAL;
 inline constexpr int kNoSignal = 0;
 #endif
 
-enum class SocketOption : int { kNoDelay = 1, kKeepAlive = 2, kKeepAliveSeconds = 3, kReceiveBuffer = 4, kSendBuffer = 5 };
+using os::SocketOption;
 
 socklen_t ToSockaddr(const AddressEntry& address, sockaddr_storage* out);
 bool FromSockaddr(const sockaddr_storage& in, AddressEntry* out);

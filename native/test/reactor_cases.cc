@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "posix/file_pool.h"
+#include "core/file_pool.h"
 #include "posix/reactor_port.h"
 #include "posix/sockets.h"
 #include "test/harness.h"
@@ -92,10 +92,10 @@ class HeldPool {
     changed_.wait(lock, [this] { return inside_ == 0; });
   }
 
-  posix::PoolShare& share() { return share_; }
+  pool::Share& share() { return share_; }
 
  private:
-  struct Held final : posix::PoolJob {
+  struct Held final : pool::Job {
     HeldPool* owner = nullptr;
     void Run() override {
       std::unique_lock lock(owner->mutex_);
@@ -110,12 +110,12 @@ class HeldPool {
   std::condition_variable changed_;
   unsigned inside_ = 0;
   bool go_ = false;
-  posix::PoolShare share_{kPoolThreadsDefault};
+  pool::Share share_{kPoolThreadsDefault};
   Held held_[kPoolThreadsDefault];
 };
 
 // Counts how many of its kind run at once, and how often it has run.
-struct CountedJob final : posix::PoolJob {
+struct CountedJob final : pool::Job {
   std::atomic<unsigned>* running = nullptr;
   std::atomic<unsigned>* ended = nullptr;
   unsigned most = 0;
@@ -290,7 +290,7 @@ static Register shares(
         struct Sharer {
           explicit Sharer(unsigned most_) : most(most_), share(most_) {}
           unsigned most;
-          posix::PoolShare share;
+          pool::Share share;
           std::atomic<unsigned> running{0};
           std::atomic<unsigned> ended{0};
           std::vector<CountedJob> jobs{40};
@@ -309,7 +309,7 @@ static Register shares(
               job.pause_us = own.OneIn(3) ? own.Below(300) : 0;
               CHECK(sharer.share.Submit(job));
               CountedJob& other = sharer.jobs[own.Below(static_cast<uint32_t>(&job - sharer.jobs.data()) + 1)];
-              if (own.OneIn(4) && posix::Withdraw(other)) {
+              if (own.OneIn(4) && pool::Withdraw(other)) {
                 CHECK_EQ(other.runs.load(), 0u);
                 taken++;
               }
@@ -327,7 +327,7 @@ static Register hanging(
     "reactor/hanging", "a port all of whose share hangs keeps others from no thread beyond it, and its own jobs can be taken back",
     [](const Context&) {
       HeldPool held;  // four
-      posix::PoolShare larger(kPoolThreadsDefault + 1);
+      pool::Share larger(kPoolThreadsDefault + 1);
       std::atomic<unsigned> running{0}, ended{0};
       CountedJob jobs[3];
       for (CountedJob& job : jobs) {
@@ -341,7 +341,7 @@ static Register hanging(
       waiting.most = 1;
       CHECK(held.share().Submit(waiting));
       usleep(10'000);
-      CHECK(posix::Withdraw(waiting) && waiting.runs == 0);
+      CHECK(pool::Withdraw(waiting) && waiting.runs == 0);
     },
     On::kReactor);
 

@@ -6,7 +6,7 @@
 import * as fs from 'node:fs';
 import { nearest, UsageError } from './options.js';
 
-const commands = ['doctor', 'conformance', 'build'] as const;
+const commands = ['doctor', 'conformance', 'bench', 'build'] as const;
 type Command = (typeof commands)[number];
 
 const help = `Usage: completion-port <command> [options]
@@ -16,6 +16,7 @@ One completion port for Node.js on every OS.
 Commands:
   doctor        what this machine can run: the backends, and why one is missing
   conformance   check a backend, or a port of your own, against the reference
+  bench         measure this package, its backends and what it is compared with
   build         build the native addon of an installed package
 
 Options:
@@ -25,6 +26,7 @@ Options:
 Examples:
   npx completion-port doctor
   npx completion-port conformance --filter '^CANCEL'
+  npx completion-port bench --quick
 `;
 
 async function load(command: Command): Promise<(argv: string[]) => Promise<number> | number> {
@@ -33,6 +35,8 @@ async function load(command: Command): Promise<(argv: string[]) => Promise<numbe
       return (await import('./doctor.js')).run;
     case 'conformance':
       return (await import('./conformance.js')).run;
+    case 'bench':
+      return (await import('./bench.js')).run;
     case 'build':
       return (await import('./build.js')).run;
   }

@@ -119,7 +119,10 @@ export function createContext(testCase: ConformanceCase, settings: ContextSettin
     if (folder === null) {
       const made = fs.mkdtempSync(path.join(settings.folder, 'case-'));
       folder = made;
-      cleanup('the temporary folder', () => fs.rmSync(made, { recursive: true, force: true }));
+      cleanup('the temporary folder', () =>
+        // On Windows a file that is still being closed keeps its name, and its folder, for a while.
+        fs.rmSync(made, { recursive: true, force: true, maxRetries: process.platform === 'win32' ? 5 : 0 }),
+      );
     }
     return folder;
   };

@@ -8,6 +8,7 @@ import { Failure, NotApplicable, showError, Unable } from './check.js';
 import { createContext, lacking } from './context.js';
 import { loadApi } from './process.js';
 import { type BackendState, cleanupMs, defaultTimeoutMs, type Job, type LogRecord, type Outcome } from './protocol.js';
+import { lacksInverted } from './support/inverted.js';
 import type { Api, ConformanceCase } from './types.js';
 
 const job = JSON.parse(fs.readFileSync(process.argv[2] ?? '', 'utf8')) as Job;
@@ -72,6 +73,8 @@ async function runCase(
     return { outcome: 'n/a', message: `of ${testCase.backends.join(', ')} only` };
   }
   if (job.shared && testCase.notShared !== undefined) return { outcome: 'n/a', message: testCase.notShared };
+  const inverted = lacksInverted(testCase, backend);
+  if (inverted !== null) return { outcome: 'n/a', message: inverted };
   const lack = lacking(testCase);
   if (lack !== null) return { outcome: 'unable', message: lack };
 

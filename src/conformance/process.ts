@@ -70,7 +70,10 @@ export function fdCount(): number {
   return fdLinks().size;
 }
 
-/** The open descriptors and what each is, from /proc (Linux) or /dev/fd (macOS, BSD; no description there). */
+/**
+ * The open descriptors and what each is, from /proc (Linux) or /dev/fd (macOS, BSD; no description there). Under Wine the latter lists those of its
+ * server, which has one for each file and socket of its processes, and some for each thread: a leak shows, and so may a thread that came or went.
+ */
 export function fdLinks(): Map<string, string> {
   const folder = process.platform === 'linux' ? '/proc/self/fd' : '/dev/fd';
   let names: string[];
@@ -131,7 +134,8 @@ function lookFor(need: Need): string | null {
     case 'linux':
       return process.platform === 'linux' ? null : 'Linux only';
     case 'proc':
-      return fs.existsSync('/proc/self/status') ? null : 'no /proc here';
+      // Under Wine there is the one of Linux, but of another process.
+      return process.platform === 'linux' && fs.existsSync('/proc/self/status') ? null : 'no /proc here';
     case 'root':
       return process.getuid?.() === 0 ? null : 'needs to be root';
     case 'setpriv':

@@ -119,7 +119,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
       limit: () => startLimitMs,
     });
     if (isAborted()) return;
-    const { name } =
+    const { name, features } =
       backend ?? refuse(`the process that runs the cases ended before the first one (${describeEnd(hello)}) ${hello.stderr}`);
     options.onPlan?.(selected, name, fallbackReason);
 
@@ -127,7 +127,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     const todo: { testCase: ConformanceCase; item: JobItem; last: boolean }[] = [];
     for (const testCase of selected) {
       const asked = testCase.soak === true ? 1 : (options.repeat ?? 1);
-      const count = Math.max(asked, gateOf(gates, testCase, name)?.repeat ?? 1);
+      const count = Math.max(asked, gateOf(gates, testCase, name, features)?.repeat ?? 1);
       for (let run = 0; run < count; run++) {
         todo.push({ testCase, item: { id: testCase.id, seed: (seed + run) >>> 0 }, last: run === count - 1 });
       }
@@ -140,7 +140,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
       runs.push({ ...run, seed: entry.item.seed });
       next++;
       if (!entry.last) return;
-      const report = judge(entry.testCase, runs, gateOf(gates, entry.testCase, name));
+      const report = judge(entry.testCase, runs, gateOf(gates, entry.testCase, name, features));
       runs = [];
       reports.push(report);
       options.onResult?.(report);
@@ -227,8 +227,15 @@ export function packageVersion(): string {
   return (JSON.parse(fs.readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
-function gateOf(gates: readonly Gate[], testCase: ConformanceCase, backend: string): Gate | undefined {
-  return gates.find((gate) => gate.backend === backend && (gate.id === testCase.id || gate.id === testCase.clause));
+function gateOf(
+  gates: readonly Gate[],
+  testCase: ConformanceCase,
+  backend: string,
+  features: Readonly<Record<string, boolean>>,
+): Gate | undefined {
+  const holds = (gate: Gate): boolean =>
+    gate.backend === backend && (gate.feature === undefined || features[gate.feature] === true);
+  return gates.find((gate) => holds(gate) && (gate.id === testCase.id || gate.id === testCase.clause));
 }
 
 /** One entry of the report out of all runs of a case: the worst of them counts, but a gate turns failure into `gated`. */

@@ -346,6 +346,8 @@ export interface SuiteReport {
 export interface Gate {
   readonly id: string;
   readonly backend: string;
+  /** Only where the backend reports this feature: `wine`, a stand-in for Windows that differs from it. */
+  readonly feature?: string;
   readonly reason: string;
   readonly source: string;
   /** The case is run up to so many times: one failure keeps the gate. 1 unless it is a race. */

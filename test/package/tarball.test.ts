@@ -191,6 +191,25 @@ port.close();
     expect(stdout).toBe('read 7 64 function function\n');
   });
 
+  it(
+    'measures itself, with the C programs compiled out of the tarball, and writes the page',
+    async () => {
+      const only = '(completion-port (dispatch|net|post)|node:net|C io_uring|postMessage)$';
+      const options = ['--quick', '--workload', 'tcp-echo,file-read,post', '--only', only];
+      const { code, stdout, stderr } = await command('bench', ...options, '--json', 'report.json', '--html', 'report.html');
+      expect(code, stdout + stderr).toBe(0);
+      const { results, client } = JSON.parse(fs.readFileSync(path.join(app, 'report.json'), 'utf8')) as {
+        results: { workload: string; subject: string }[];
+        client: string;
+      };
+      expect(client).toContain('echo_client.c');
+      expect(new Set(results.map(({ workload }) => workload))).toEqual(new Set(['tcp-echo', 'file-read', 'post']));
+      expect(results.map(({ subject }) => subject)).toContain('C io_uring');
+      expect(fs.readFileSync(path.join(app, 'report.html'), 'utf8')).toContain('Chart.js');
+    },
+    buildLimitMs,
+  );
+
   it.each(['node16', 'bundler'] as const)(
     'type-checks in a consumer with moduleResolution %s',
     async (resolution) => {

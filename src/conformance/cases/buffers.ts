@@ -1,7 +1,7 @@
 // What the cases of files and of TCP share: buffers over each kind of memory, the numbers that Node gives an error's name, a
 // drive of a port by any way of getting, and children that answer in JSON. Not a family: it exports no cases.
 
-import * as os from 'node:os';
+import { getSystemErrorMap } from 'node:util';
 import type { ChildOptions, Context, Operation, Packet, Port, Way } from '../types.js';
 
 /** The memory that a view may lie over: the port's arena, a SharedArrayBuffer of the script's, or anything else (copied). */
@@ -59,8 +59,9 @@ export function moved<C>(t: Context, port: Port<C>, operation: Operation<C>, byt
 
 /** Node's number of an error's name: negative. */
 export function errnoOf(t: Context, code: string): number {
-  const numbers: Readonly<Record<string, number>> = os.constants.errno;
-  return -t.some(numbers[code], `a number for ${code}`);
+  // What Node.js itself calls the code on this OS; on Windows that is no errno.
+  const found = [...getSystemErrorMap()].find(([, [name]]) => name === code);
+  return t.some(found, `a number for ${code}`)[0];
 }
 
 /**

@@ -72,7 +72,11 @@ const asleep: Record<string, Act> = {
   // From the moment at which the child runs: making it is the thread's own work, and of a large process no quick one.
   'child process': (w, _, file) => {
     w.until('go', 1);
-    w.require('node:child_process').execFileSync('sh', ['-c', ': > "$0"; sleep 0.25', file]);
+    const [command, ...args] =
+      process.platform === 'win32'
+        ? [process.execPath, '-e', 'fs.writeFileSync(process.argv[1], ""); setTimeout(() => {}, 250)', file]
+        : ['sh', '-c', ': > "$0"; sleep 0.25', file];
+    w.require('node:child_process').execFileSync(command, args, { stdio: 'ignore' });
     return w.clock() - (Date.now() - w.require('node:fs').statSync(file).mtimeMs);
   },
   'event loop': async (w) => {

@@ -20,7 +20,14 @@ export function alsoInverted(cases: readonly ConformanceCase[], clauses?: readon
   return [...cases, ...again];
 }
 
+/** Why a case of the inverted event loop says nothing about this backend; null where it does, or isn't such a case. */
+export function lacksInverted(testCase: ConformanceCase, backend: string): string | null {
+  // By the reason for which such a case isn't for shared ports either.
+  if (backend !== 'iocp' || testCase.notShared !== reasons.inverted) return null;
+  return 'an inverted event loop waits in the port, which then watches libuv’s descriptor: on Windows libuv has none';
+}
+
 /** The forms that a port of this run may have. */
 export function eventLoops(t: Context): readonly ('plain' | 'inverted')[] {
-  return t.shared ? ['plain'] : ['plain', 'inverted'];
+  return t.shared || t.backend === 'iocp' ? ['plain'] : ['plain', 'inverted'];
 }

@@ -1,20 +1,18 @@
-// One pool for the process. It is never destroyed: a job may still wait for a disk when the process ends.
-#include "posix/file_pool.h"
+// See file_pool.h. One pool for the process. It is never destroyed: a job may still wait for a disk when the process ends.
+#include "core/file_pool.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
 
 #include "core/assert.h"
+#include "core/os.h"
 #include "core/port.h"
-#include "posix/thread_name.h"
 
-namespace cp::posix {
+namespace cp::pool {
 
-void PoolJobs::Push(PoolJob& job) {
+void Jobs::Push(Job& job) {
   job.previous = last;
   job.next = nullptr;
   (last != nullptr ? last->next : first) = &job;
@@ -23,7 +21,7 @@ void PoolJobs::Push(PoolJob& job) {
   count++;
 }
 
-void PoolJobs::Remove(PoolJob& job) {
+void Jobs::Remove(Job& job) {
   (job.previous != nullptr ? job.previous->next : first) = job.next;
   (job.next != nullptr ? job.next->previous : last) = job.previous;
   job.previous = job.next = nullptr;
@@ -33,21 +31,21 @@ void PoolJobs::Remove(PoolJob& job) {
 
 namespace {
 
-bool StartThread();
+void Work();
 
 struct Pool {
   std::mutex mutex;
   std::condition_variable wake;
-  PoolJobs ready;  // a thread may take them
+  Jobs ready;  // a thread may take them
   unsigned threads = 0;
   unsigned idle = 0;
   unsigned threads_max = 1;                   // the largest share's
   unsigned shares[kPoolThreadsMax + 1] = {};  // how many there are of each size
 
   // `freed`: threads that are about to look for a job. False: there is no thread, and none could be started.
-  bool Admit(PoolJob& job, unsigned freed) {
+  bool Admit(Job& job, unsigned freed) {
     if (idle + freed <= ready.count && threads < threads_max) {
-      if (StartThread())
+      if (os::StartThread("cp-file-pool", &Work))
         threads++;
       else if (threads == 0)
         return false;
@@ -57,8 +55,8 @@ struct Pool {
     return true;
   }
   // A job of the share has ended, or was taken back from those that a thread may take: the next one's turn.
-  void Leave(PoolShareState& share, unsigned freed) {
-    PoolJob* next = share.held.first;
+  void Leave(ShareState& share, unsigned freed) {
+    Job* next = share.held.first;
     if (next == nullptr) {
       share.busy--;
       return;
@@ -74,8 +72,7 @@ Pool& ThePool() {
   return *pool;
 }
 
-void* Work(void*) {
-  NameThread("cp-file-pool");
+void Work() {
   Pool& pool = ThePool();
   std::unique_lock lock(pool.mutex);
   for (;;) {
@@ -87,36 +84,20 @@ void* Work(void*) {
       pool.idle--;
       if (!work) break;
     }
-    PoolJob& job = *pool.ready.first;
+    Job& job = *pool.ready.first;
     pool.ready.Remove(job);
-    const std::shared_ptr<PoolShareState> share = std::move(job.share);
+    const std::shared_ptr<ShareState> share = std::move(job.share);
     lock.unlock();
     job.Run();  // and it may be gone
     lock.lock();
     pool.Leave(*share, 1);
   }
   pool.threads--;
-  return nullptr;
-}
-
-bool StartThread() {
-  // Signals are the program's business: none is handled on a pool thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  const bool started = pthread_create(&thread, &attributes, Work, nullptr) == 0;
-  pthread_attr_destroy(&attributes);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return started;
 }
 
 }  // namespace
 
-PoolShare::PoolShare(unsigned jobs_max) : state_(std::make_shared<PoolShareState>(PoolShareState{jobs_max, 0, {}})) {
+Share::Share(unsigned jobs_max) : state_(std::make_shared<ShareState>(ShareState{jobs_max, 0, {}})) {
   CP_ASSERT(jobs_max >= 1 && jobs_max <= kPoolThreadsMax);
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
@@ -124,14 +105,14 @@ PoolShare::PoolShare(unsigned jobs_max) : state_(std::make_shared<PoolShareState
   if (jobs_max > pool.threads_max) pool.threads_max = jobs_max;
 }
 
-PoolShare::~PoolShare() {
+Share::~Share() {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   pool.shares[state_->jobs_max]--;
   while (pool.threads_max > 1 && pool.shares[pool.threads_max] == 0) pool.threads_max--;
 }
 
-bool PoolShare::Submit(PoolJob& job) {
+bool Share::Submit(Job& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   job.share = state_;
@@ -144,7 +125,7 @@ bool PoolShare::Submit(PoolJob& job) {
   return true;
 }
 
-bool Withdraw(PoolJob& job) {
+bool Withdraw(Job& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   if (job.list == nullptr) return false;
@@ -155,7 +136,7 @@ bool Withdraw(PoolJob& job) {
 }
 
 namespace {
-struct FunctionJob final : PoolJob {
+struct FunctionJob final : Job {
   std::function<void()> function;
   void Run() override {
     const std::unique_ptr<FunctionJob> self(this);
@@ -164,7 +145,7 @@ struct FunctionJob final : PoolJob {
 };
 }  // namespace
 
-bool PoolShare::Run(std::function<void()> function) {
+bool Share::Run(std::function<void()> function) {
   auto job = std::make_unique<FunctionJob>();
   job->function = std::move(function);
   if (!Submit(*job)) return false;
@@ -172,4 +153,4 @@ bool PoolShare::Run(std::function<void()> function) {
   return true;
 }
 
-}  // namespace cp::posix
+}  // namespace cp::pool

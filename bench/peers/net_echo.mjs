@@ -1,10 +1,10 @@
-// node_net_echo: the echo server on node:net that the figures are compared with, written as someone would who knows
-// node:net and wants it fast: each chunk goes straight back, no pipe, no encoding; a full socket pauses the reading.
+// net_echo: an echo server on node:net, or on what has its shape, written as someone would who knows node:net and wants it fast:
+// each chunk goes straight back, no pipe, no encoding; a full socket pauses the reading.
 //
-// node bench/peers/node_net_echo.mjs [PORT]
+// node bench/peers/net_echo.mjs [node:net|completion-port/net]
 // Prints `listening on HOST:PORT`; ends with exit 0 on SIGTERM and SIGINT.
 
-import { createServer } from 'node:net';
+const { createServer } = await import(process.argv[2] ?? 'node:net');
 
 function onData(chunk) {
   if (!this.write(chunk)) {
@@ -17,7 +17,7 @@ const server = createServer((socket) => {
   socket.on('data', onData);
   socket.on('error', () => socket.destroy()); // a reset by the peer ends this connection and nothing else
 });
-server.listen({ port: Number(process.argv[2] ?? 0), host: '127.0.0.1', backlog: 4096 }, () => {
+server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, () => {
   const { address, port } = server.address();
   console.log(`listening on ${address}:${port}`);
 });

@@ -1,0 +1,160 @@
+// npm run test:wine: the addon for Windows, cross-compiled, and the conformance suite with it under Wine, on a real node.exe of each version.
+//
+//   npm run test:wine -- [--node 20,22] [--filter REGEXP] [--scale X]
+//
+// Wine is no Windows: what it does differently is gated in src/conformance/gates.ts (feature `wine`), each with its source; figures of time mean
+// nothing here. node.exe comes from npm, pinned in scripts/tools/wine/, and is installed into build/tools/wine once. The standard streams of a
+// node.exe under Wine are files: of a pipe it says EBADF.
+
+import { spawn } from 'node:child_process';
+import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { buildTypeScript, loud } from './build.mjs';
+import { buildWindows } from './build-win.mjs';
+import { Failure, runMain, say } from './lib/log.mjs';
+import { buildFolder, cliFile, reportFolder, root } from './lib/paths.mjs';
+import { fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
+import { ensureTools } from './setup.mjs';
+
+const usage = `usage: npm run test:wine -- [options]
+
+  --node LIST       versions of node.exe: 20,22
+  --filter REGEXP   some cases; the report then goes to build/reports/partial/
+  --scale X         multiplies the counts inside cases (0.1)
+examples:
+  npm run test:wine
+  npm run test:wine -- --node 20 --filter '^TCP'
+`;
+
+const minute = 60_000;
+const versions = ['20', '22'];
+const wine = '/usr/lib/wine/wine64';
+const toolFolder = join(buildFolder, 'tools/wine');
+/** Not below build/: its drive Z is a link to the root of the file system, which whatever walks the repository would follow. */
+const prefix = join(tmpdir(), `completion-port-wine-${fingerprint([], root).slice(0, 16)}`);
+const nodeFile = (version) => join(toolFolder, `node_modules/node-win-${version}/bin/node.exe`);
+const environment = { ...process.env, WINEPREFIX: prefix, WINEDEBUG: '-all' };
+/** Wine shows the root of the file system as drive Z. */
+const windowsPath = (file) => `Z:${file.replaceAll('/', '\\')}`;
+
+async function installTools() {
+  await ensureTools(['wine']);
+  if (!existsSync(wine)) throw new Failure(`there is no ${wine}: install the package wine64`);
+  const inputs = ['package.json', 'package-lock.json'].map((name) => join(root, 'scripts/tools/wine', name));
+  const print = fingerprint(inputs);
+  if (isFresh('wine', print) && existsSync(prefix)) return;
+  say('installing node.exe into build/tools/wine, and making a prefix for Wine (once)');
+  mkdirSync(toolFolder, { recursive: true });
+  for (const file of inputs) copyFileSync(file, join(toolFolder, file.slice(join(root, 'scripts/tools/wine/').length)));
+  // --force: its packages are for Windows, as they should be.
+  const done = await loud({ cwd: toolFolder })`npm ci --ignore-scripts --no-audit --no-fund --force`.nothrow();
+  if (done.exitCode !== 0) throw new Failure('node.exe could not be installed; npm’s words stand above');
+  rmSync(prefix, { recursive: true, force: true });
+  const $ = loud({ env: environment });
+  await $`${wine} wineboot -i`;
+  // Node.js refuses to start on the version that Wine says it is.
+  await $`${wine} reg add ${'HKCU\\Software\\Wine'} /v Version /d win10 /f`;
+  writeStamp('wine', print, versions.map(nodeFile));
+}
+
+/** Runs node.exe with its streams in files; what it wrote, and its exit code: null where it was ended by the limit. */
+function runNode(version, args, limitMs) {
+  const base = join(toolFolder, `run-${version}`);
+  const streams = ['out', 'err'].map((name) => openSync(`${base}.${name}`, 'w'));
+  return new Promise((resolve, reject) => {
+    const child = spawn(wine, [windowsPath(nodeFile(version)), ...args], {
+      cwd: root,
+      env: environment,
+      stdio: ['ignore', ...streams],
+      detached: true,
+    });
+    const end = () => {
+      try {
+        process.kill(-child.pid, 'SIGKILL');
+      } catch (error) {
+        if (error.code !== 'ESRCH') throw error;
+      }
+    };
+    const onSignal = (signal) => {
+      end();
+      process.exit(signal === 'SIGINT' ? 130 : 143);
+    };
+    process.once('SIGINT', onSignal);
+    process.once('SIGTERM', onSignal);
+    const timer = setTimeout(end, limitMs);
+    child.on('error', reject);
+    child.on('exit', (code) => {
+      clearTimeout(timer);
+      process.off('SIGINT', onSignal);
+      process.off('SIGTERM', onSignal);
+      for (const stream of streams) closeSync(stream);
+      resolve({ code, out: readFileSync(`${base}.out`, 'utf8'), err: readFileSync(`${base}.err`, 'utf8') });
+    });
+  });
+}
+
+async function conformance(version, { filter, scale }) {
+  const file = join(reportFolder, filter === undefined ? '' : 'partial', `iocp-wine-node${version}.json`);
+  mkdirSync(join(reportFolder, 'partial'), { recursive: true });
+  rmSync(file, { force: true });
+  const options = ['--json', windowsPath(file), '--scale', scale, ...(filter === undefined ? [] : ['--filter', filter])];
+  const { code, out, err } = await runNode(
+    version,
+    [windowsPath(cliFile), 'conformance', '--backend', 'iocp', ...options],
+    15 * minute,
+  );
+  process.stdout.write(out);
+  let report;
+  try {
+    report = JSON.parse(readFileSync(file, 'utf8'));
+  } catch {
+    return { passed: 0, failed: 1, failures: [`node ${version}: exit code ${code}, no report; ${err.slice(-800)}`] };
+  }
+  const { pass, fail } = report.totals;
+  const failures = report.cases
+    .filter(({ verdict }) => verdict === 'fail')
+    .map(({ id, error, reason }) => `node ${version}: ${id}: ${error ?? reason}`);
+  return { passed: pass, failed: fail, failures };
+}
+
+/** `{ passed, failed, failures }` of all versions together. */
+export async function testWine({ node = versions.join(), filter, scale = '0.1' } = {}) {
+  if (process.platform !== 'linux' || process.arch !== 'x64') throw new Failure('test:wine runs on Linux on x86-64 only', 2);
+  const chosen = node.split(',');
+  const wrong = chosen.find((version) => !versions.includes(version));
+  if (wrong !== undefined) throw new Failure(`no node.exe ${wrong}: there are ${versions.join(', ')}`, 2);
+  await buildTypeScript();
+  await buildWindows();
+  await installTools();
+  const total = { passed: 0, failed: 0, failures: [] };
+  for (const version of chosen) {
+    say(`the suite on node.exe ${version} under Wine`);
+    const { passed, failed, failures } = await conformance(version, { filter, scale });
+    total.passed += passed;
+    total.failed += failed;
+    total.failures.push(...failures);
+  }
+  return total;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await runMain(async () => {
+    let values;
+    try {
+      const text = { type: 'string' };
+      ({ values } = parseArgs({ options: { node: text, filter: text, scale: text, help: { type: 'boolean' } } }));
+    } catch (error) {
+      throw new Failure(`${error.message}\n${usage}`, 2);
+    }
+    if (values.help) {
+      process.stdout.write(usage);
+      return 0;
+    }
+    const { passed, failed, failures } = await testWine(values);
+    process.stdout.write(`${[...failures, `${passed} passed, ${failed} failed`].join('\n')}\n`);
+    return failed === 0 ? 0 : 1;
+  });
+}

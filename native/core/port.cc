@@ -1027,6 +1027,7 @@ void Port::WriteStats(Attachment& a) {
   stats[kStatWaiting] = waiters_.waiting();
   stats[kStatRunning] = waiters_.running();
   stats[kStatReleases] = static_cast<double>(waiters_.releases());
+  stats[kStatSleepsNoticed] = static_cast<double>(waiters_.sleeps_noticed());
   BackendStats(c);
 }
 

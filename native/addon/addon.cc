@@ -258,7 +258,7 @@ PortBinding* Environment::FindPort(const Port* port) const {
 void Environment::CleanUp(void* data) {
   auto* self = static_cast<Environment*>(data);
   self->ending = true;
-  while (!self->ports.empty()) (*self->ports.begin())->End();
+  while (!self->ports.empty()) (*self->ports.begin())->End(true);
   HandleTable::Process().ForEachOwned(self->id, [](Handle& handle) { CloseUnbound(handle, false); });
 }
 

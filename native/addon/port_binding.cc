@@ -192,13 +192,13 @@ void PortBinding::OnFunctionGone(napi_env, void* data, void*) {
 
 PortBinding::~PortBinding() { End(); }
 
-void PortBinding::End() {
+void PortBinding::End(bool ending) {
   loop_.reset();
   if (port_) {
     if (!port_->shared()) port_->CloseAndWait();
     Leave();
   }
-  Release();
+  Release(ending);
 }
 
 // The thread has done with the port; with the last one a shared port ends.
@@ -229,14 +229,17 @@ void PortBinding::ReleaseMemory() {
   }
 }
 
-void PortBinding::Release() {
+void PortBinding::Release(bool ending) {
   for (const auto& [id, reference] : memory_) napi_delete_reference(env_, reference);
   memory_.clear();
   for (napi_ref* reference : {&control_ref_, &arena_ref_, &on_wake_, &on_closed_}) {
     if (*reference != nullptr) napi_delete_reference(env_, *reference);
     *reference = nullptr;
   }
-  if (context_ != nullptr) napi_async_destroy(env_, context_);
+  // Deno 2.9 has no handle scope in its clean-up hooks, nor does napi_open_handle_scope make one there, and napi_async_destroy ends the process without
+  // (seen; V8: "Cannot create a handle without a HandleScope"). What it would give back there goes with the environment's isolate, or is a few bytes.
+  const bool destroys = !ending || EventLoop::HasUv(env_);
+  if (context_ != nullptr && destroys) napi_async_destroy(env_, context_);
   context_ = nullptr;
 }
 

@@ -25,7 +25,8 @@ class PortBinding {
   PortBinding& operator=(const PortBinding&) = delete;
 
   // The environment ends.
-  void End();
+  // `ending`: with the environment.
+  void End(bool ending = false);
   Port* port() const { return port_.get(); }
   Attachment& attachment() const { return *attachment_; }
 
@@ -42,7 +43,7 @@ class PortBinding {
   void Wake();
   void CallWake(bool* again);
   void FinishClose();
-  void Release();
+  void Release(bool ending = false);
   bool EnsureLoop();
 
   static napi_value Enter(napi_env env, napi_callback_info info);

@@ -511,6 +511,41 @@ CASE(Thread09, "THREAD-09", "a connection is accepted in one thread, read in a s
   CHECK(std::memcmp(back, "ping", 4) == 0);
 }
 
+// One call of a thread, which is then ended before it looks at what that brought, or comes for what it was handed.
+static uint32_t EnterBlindly(Member& member, uint32_t flags, double timeout_ms) {
+  member.control().enter_flags = kEnterWantUser | flags;
+  member.control().min_complete = timeout_ms > 0 ? 1 : 0;
+  member.control().timeout_ms = timeout_ms;
+  member.control().max_packets = 1;
+  return member.port().Enter(member.attachment());
+}
+
+CASE(Thread05Handed, "THREAD-05",
+     "a packet that was handed to a thread which ends before it comes for it is the next thread's, at its old place") {
+  SharedPort shared(2);
+  Member brief(shared.port(), kOwner + 1);
+  CHECK_EQ(EnterBlindly(brief, kEnterGoesOn, 1), 0u);
+  CHECK_EQ(StatOf(shared, kStatWaiting), 1.0);
+  CHECK(shared.first().Post(7) && shared.first().Post(8));
+  CHECK_EQ(StatOf(shared, kStatWaiting), 0.0);
+  brief.Leave();
+  CHECK_EQ(One(shared.first()).key, 7.0);
+  CHECK_EQ(One(shared.first()).key, 8.0);
+}
+
+CASE(Thread05Unseen, "THREAD-05", "so it is with one that its get has returned and nobody has looked at, and with no other") {
+  SharedPort shared(2);
+  for (double key = 1; key <= 4; key++) CHECK(shared.first().Post(key));
+  Member brief(shared.port(), kOwner + 1);
+  CHECK_EQ(EnterBlindly(brief, kEnterJob, 0), 1u);
+  brief.control().unseen = 0;
+  // More for the same job, which has seen the first.
+  CHECK_EQ(EnterBlindly(brief, kEnterJob | kEnterMore, 0), 1u);
+  brief.Leave();
+  for (double key = 2; key <= 4; key++) CHECK_EQ(One(shared.first()).key, key);
+  CHECK(shared.first().Get(1, 0).empty());
+}
+
 CASE(Thread10, "THREAD-10", "slot and room of an operation that was dequeued elsewhere become free for its starter") {
   SharedPort shared(2, 4);
   Handle& zero = shared.Adopt(HandleKind::kFile, open("/dev/zero", O_RDONLY | O_CLOEXEC), 1);

@@ -37,6 +37,7 @@ class Member {
     attachment_ = nullptr;
     return last;
   }
+  Port& port() { return port_; }
   bool in() const { return attachment_ != nullptr; }
   Control& control() { return *attachment_->control; }
   Attachment& attachment() { return *attachment_; }

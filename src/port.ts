@@ -149,7 +149,10 @@ export class Consumer {
   readonly #dispatch: Dispatch;
 
   static {
-    consumerStopped = (consumer) => consumer.#engine.dispatch !== consumer.#dispatch;
+    consumerStopped = (consumer) => {
+      if (typeof consumer !== 'object' || consumer === null || !(#engine in consumer)) throw invalidThis('a Consumer', consumer);
+      return consumer.#engine.dispatch !== consumer.#dispatch;
+    };
   }
 
   /** @internal */

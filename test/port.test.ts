@@ -175,12 +175,12 @@ test('methods and getters of an operation and of a consumer are for these alone'
   const consumer = port.dispatch(() => {});
   for (const [kind, names] of [
     [Operation.prototype, ['pending', 'kind', 'cancel']],
-    [Object.getPrototypeOf(consumer) as object, ['active', 'stop', Symbol.dispose]],
+    [Object.getPrototypeOf(consumer) as object, ['active', 'stop']],
   ] as const) {
     for (const name of names) {
       const { get, value } = Object.getOwnPropertyDescriptor(kind, name) ?? {};
       for (const receiver of [undefined, null, 1, 'x', {}, kind, port, new Proxy(new Operation(), {})]) {
-        expect(() => Reflect.apply(get ?? value, receiver, []), `${String(name)} of ${String(typeof receiver)}`).toThrow(
+        expect(() => Reflect.apply(get ?? value, receiver, []), `${name} of ${typeof receiver}`).toThrow(
           expect.objectContaining({ name: 'TypeError', code: 'ERR_INVALID_THIS' }),
         );
       }

@@ -683,8 +683,8 @@ export class CompletionPort<C = unknown> {
   }
 
   /**
-   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch; timers and other
-   * I/O have their turn after 512 packets. What the handler throws is reported as an uncaught exception, and the rest still arrives.
+   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch: what was there, and
+   * what its handlers have started and is done at once, at most 512 packets. After as many, timers and other I/O have their turn. What the handler throws is reported as an uncaught exception, and the rest still arrives.
    * Handlers run in the async context of this call.
    *
    * @throws ERR_ALREADY_DISPATCHING: a port has one dispatch at a time

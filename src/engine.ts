@@ -223,10 +223,18 @@ export class Engine {
     return this.closed;
   }
 
-  /** Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. */
+  /**
+   * Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. Throws where
+   * the event loop can't be woken, and has left the port then.
+   */
   watchClose(ended: () => void): void {
     this.#ended = ended;
-    this.#startLoop();
+    try {
+      this.#startLoop();
+    } catch (error) {
+      this.detach(); // nobody will have the port
+      throw error;
+    }
   }
 
   // ---- starting
@@ -960,8 +968,7 @@ export class Engine {
     if (this.#turnScheduled || this.#draining || this.#again) return;
     if (this.shared) {
       // Only a turn that native code begins has an end of the job.
-      if (!this.#loopStarted) this.#startLoop();
-      this.native.wake();
+      if (this.#ensureLoop()) this.native.wake();
       return;
     }
     this.#turnScheduled = true;
@@ -970,8 +977,8 @@ export class Engine {
       return;
     }
     // An immediate that isn't referenced runs when something else wakes libuv, and only then.
-    if (!this.#loopStarted) this.#startLoop();
-    this.native.wake();
+    if (this.#ensureLoop()) this.native.wake();
+    else this.#turnScheduled = false;
   }
 
   /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
@@ -983,7 +990,11 @@ export class Engine {
       this.#updateLiveness();
       return;
     }
-    if (!this.#loopStarted) this.#startLoop();
+    if (!this.#ensureLoop()) {
+      this.ingest(); // what was started is begun all the same
+      this.#updateLiveness();
+      return;
+    }
     if (this.shared) {
       this.#armed = waiting;
       this.#enter(abi.ENTER_ARM | (waiting ? abi.ENTER_WANT_USER : 0), 0, 0, 0);
@@ -1008,8 +1019,24 @@ export class Engine {
     return (user ? abi.ENTER_WANT_USER : 0) | (this.#internalInFlight > 0 ? abi.ENTER_WANT_INTERNAL : 0);
   }
 
+  /**
+   * False: nothing is left to wake the event loop by. Whoever waits for that hears of it: gets reject, for a dispatch and for promises of
+   * operations it is an uncaught exception. The next start or wait tries again.
+   */
+  #ensureLoop(): boolean {
+    if (this.#loopStarted) return true;
+    try {
+      this.#startLoop();
+      return true;
+    } catch (error) {
+      for (let waiter = this.waiters.first; waiter !== null; waiter = this.waiters.first) this.endWaiter(waiter, error as Error);
+      if (this.dispatch !== null || this.#internalInFlight > 0) native.fatalException(error);
+      return false;
+    }
+  }
+
+  /** Throws EMFILE. */
   #startLoop(): void {
-    this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
     this.native.startLoop(() => {
@@ -1021,6 +1048,7 @@ export class Engine {
         return false;
       }
     });
+    this.#loopStarted = true;
     this.native.unref();
   }
 

@@ -4,7 +4,7 @@
 
 import * as abi from './abi.js';
 import type { CompletionError } from './errors.js';
-import { operationPending, wrongType } from './errors.js';
+import { invalidThis, operationPending, wrongType } from './errors.js';
 import type { Memory, View } from './memory.js';
 import type { Slot } from './slot.js';
 import { optionsObject, safeInteger } from './validate.js';
@@ -97,6 +97,11 @@ let markInternal: (operation: Operation) => void;
 let placeOf: (operation: Operation, view: unknown, memory: Memory) => number;
 let placedLength: (operation: Operation) => number;
 let rememberPlace: (operation: Operation, view: View, memory: Memory, offset: number, length: number) => void;
+
+/** Throws ERR_INVALID_THIS where a method or getter of Operation was called on something else. */
+function checkThis(receiver: unknown): void {
+  if (!isOperation(receiver)) throw invalidThis('an Operation', receiver);
+}
 
 /**
  * One request: what a start returns, and what its packet carries (`packet.operation`, the very object).
@@ -191,6 +196,7 @@ export class Operation<C = unknown> {
 
   /** True from the start until the packet is delivered, or the port closed. */
   get pending(): boolean {
+    checkThis(this);
     const slot = this.#slot;
     if (slot === null || slot.engine.closed) return false;
     if (!slot.engine.shared) return true;
@@ -200,6 +206,7 @@ export class Operation<C = unknown> {
 
   /** What it was last started as; null before the first start. */
   get kind(): OperationKind | null {
+    checkThis(this);
     const kind = kindNames[this.#opcode];
     return kind === undefined || kind === 'post' ? null : kind;
   }
@@ -210,6 +217,7 @@ export class Operation<C = unknown> {
    * @returns false if it had finished already, or was never started: nothing is done then
    */
   cancel(): boolean {
+    checkThis(this);
     const slot = this.#slot;
     return slot?.engine.cancel(slot, abi.BY_CANCEL) ?? false;
   }

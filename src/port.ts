@@ -149,7 +149,10 @@ export class Consumer {
   readonly #dispatch: Dispatch;
 
   static {
-    consumerStopped = (consumer) => consumer.#engine.dispatch !== consumer.#dispatch;
+    consumerStopped = (consumer) => {
+      if (typeof consumer !== 'object' || consumer === null || !(#engine in consumer)) throw invalidThis('a Consumer', consumer);
+      return consumer.#engine.dispatch !== consumer.#dispatch;
+    };
   }
 
   /** @internal */
@@ -664,7 +667,8 @@ export class CompletionPort<C = unknown> {
   /**
    * Takes one packet without blocking the event loop. Waiting gets are served first come, first served, before a dispatch.
    *
-   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse
+   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse; EMFILE where no descriptor or thread is left to wake the
+   *   event loop by (each port without libuv, as on Bun and Deno, has some of its own)
    */
   get(options?: GetOptions): Promise<Packet<C> | null> {
     return waitFor(engineOf(this), 0, options, null) as Promise<Packet<C> | null>;

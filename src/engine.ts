@@ -39,6 +39,8 @@ import { type Waiter, WaiterQueue } from './waiters.js';
 
 /** Packets that one enter brings for the event loop. */
 const BATCH_MAX = 128;
+/** Packets of a shared port in one job: a call from native code for each would cost as much as the rest of it. */
+const SHARED_BATCH_MAX = 16;
 /**
  * Packets in one turn of the event loop, then timers and other I/O have theirs; also the most before microtasks run. Also async gets
  * answered without a wait.
@@ -1252,7 +1254,8 @@ export class Engine {
     const { handler } = current;
     let count = 0;
     while (count < limit && this.dispatch === current && this.waiters.first === null) {
-      const packet = this.take();
+      let packet = this.take();
+      if (packet === null && this.shared && count < SHARED_BATCH_MAX && this.#another()) packet = this.take();
       if (packet === null) break;
       count++;
       this.u32[abi.UNSEEN_U32] = 0;
@@ -1265,6 +1268,12 @@ export class Engine {
       }
     }
     return count;
+  }
+
+  /** One more packet for a dispatch whose thread has its place still. */
+  #another(): boolean {
+    if (this.closed || placeAt !== this || (this.u32[abi.QUEUED_U32] as number) === 0) return false;
+    return this.#reap(abi.ENTER_WANT_USER | abi.ENTER_MORE | abi.ENTER_JOB, 1, 0, 0) > 0;
   }
 
   // ---- closing

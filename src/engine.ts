@@ -37,9 +37,14 @@ import { Slot } from './slot.js';
 import { canceledError, detachedError, errorOfStatus, queueError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
 
-/** Packets that one enter brings for the event loop: microtasks run after each such batch. */
+/** Packets that one enter brings for the event loop. */
 const BATCH_MAX = 128;
-/** Packets in one turn of the event loop, then timers and other I/O have theirs. Also async gets answered without a wait. */
+/** Packets of a shared port in one job: a call from native code for each would cost as much as the rest of it. */
+const SHARED_BATCH_MAX = 16;
+/**
+ * Packets in one turn of the event loop, then timers and other I/O have theirs; also the most before microtasks run. Also async gets
+ * answered without a wait.
+ */
 const TURN_MAX = 512;
 /** Packets that a blocking get fetches at once; what it doesn't return is the head of the queue. */
 const PREFETCH_MAX = 64;
@@ -1126,6 +1131,7 @@ export class Engine {
     else if (this.#budget <= 0) return this.#endTurn();
     this.#draining = true;
     let delivered = 0;
+    let ended = false; // a look found nothing more, and the event loop is told of what comes next
     try {
       const user = this.dispatch !== null || this.waiters.first !== null;
       if (!(user && this.#fetched())) {
@@ -1134,13 +1140,22 @@ export class Engine {
         const flags = abi.ENTER_ARM | (user ? abi.ENTER_WANT_USER : 0) | (internal ? abi.ENTER_WANT_INTERNAL : 0);
         if (this.closed) return false;
         if (!user && !internal) this.#enter(flags, 0, 0, 0);
-        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) delivered = this.#deliver(user);
+        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) {
+          delivered = this.#deliver(user);
+          // What handlers have started may be done by the next look: those packets belong to the same batch, and cost no callback
+          // from native code with its ticks and microtasks.
+          while (this.#goesOn(delivered)) {
+            ended = this.#reap(flags, MathMin(this.#budget - delivered, BATCH_MAX), 0, 0) === 0;
+            if (ended) break;
+            delivered += this.#deliver(true);
+          }
+        }
       } else delivered = this.#deliver(true);
     } finally {
       this.#draining = false;
     }
     if (this.closed) return false;
-    if (delivered === 0) {
+    if (delivered === 0 || ended) {
       this.#updateLiveness();
       this.#armTimer();
       return false;
@@ -1149,6 +1164,20 @@ export class Engine {
     if (this.#budget <= 0) return this.#endTurn();
     this.#again = true;
     return true;
+  }
+
+  /** Whether a batch of that many packets, all of them a handler's, is lengthened. An inverted loop's starts are its wait's. */
+  #goesOn(delivered: number): boolean {
+    return (
+      delivered < this.#budget &&
+      this.staged > 0 &&
+      this.dispatch !== null &&
+      this.waiters.first === null &&
+      this.#internalInFlight === 0 &&
+      !this.#inverted &&
+      !this.#fetched() &&
+      !this.closed
+    );
   }
 
   /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */
@@ -1225,7 +1254,8 @@ export class Engine {
     const { handler } = current;
     let count = 0;
     while (count < limit && this.dispatch === current && this.waiters.first === null) {
-      const packet = this.take();
+      let packet = this.take();
+      if (packet === null && this.shared && count < SHARED_BATCH_MAX && this.#another()) packet = this.take();
       if (packet === null) break;
       count++;
       this.u32[abi.UNSEEN_U32] = 0;
@@ -1238,6 +1268,12 @@ export class Engine {
       }
     }
     return count;
+  }
+
+  /** One more packet for a dispatch whose thread has its place still. */
+  #another(): boolean {
+    if (this.closed || placeAt !== this || (this.u32[abi.QUEUED_U32] as number) === 0) return false;
+    return this.#reap(abi.ENTER_WANT_USER | abi.ENTER_MORE | abi.ENTER_JOB, 1, 0, 0) > 0;
   }
 
   // ---- closing

@@ -86,7 +86,7 @@ describe('where nothing is left to wake the event loop by', () => {
         } catch {}
       };
       ${body}`;
-    const [command, ...args] = [...before, process.execPath, '--input-type=module', '-e', source] as [string, ...string[]];
+    const [command = process.execPath, ...args] = [...before, process.execPath, '--input-type=module', '-e', source];
     const env = {
       ...process.env,
       COMPLETION_PORT_DISABLE: 'uv_poll',

@@ -78,7 +78,7 @@ bool IsDisabled(std::string_view list, std::string_view name) {
 }
 
 Port::Port(const PortOptions& options)
-    : shared_(options.shared), options_(options), arena_(options.arena.size()), timers_(NowTick()), waiters_(queue_, options.concurrency) {
+    : shared_(options.shared), options_(options), arena_(options.arena), timers_(NowTick()), waiters_(queue_, options.concurrency) {
   memory_.push_back({options.arena.data(), options.arena.size(), 0, true, nullptr});
   if (shared_) return;
   CP_ASSERT(options.block.size() >= kBlockBytes);

@@ -27,7 +27,8 @@ import {
   TypedArrayTag,
   Uint8ArraySet,
 } from './primordials.js';
-import type { Slot } from './slot.js';
+import type { Slot, SlotExtra } from './slot.js';
+import { extraOf } from './slot.js';
 import { integer } from './validate.js';
 
 /** A view that operations take: any TypedArray (Buffer included) or DataView, over any kind of buffer. */
@@ -320,8 +321,9 @@ export class Memory {
    * thread may grow a shared buffer, and the views that track its length, at any time.
    */
   placeVector(slot: Slot, views: readonly View[], lengths: readonly number[], total: number, out: boolean): boolean {
-    slot.views = views;
-    slot.viewLengths = lengths;
+    const extra = extraOf(slot);
+    extra.views = views;
+    extra.viewLengths = lengths;
     if (total === 0) {
       this.#placeNothing();
       return false;
@@ -359,7 +361,7 @@ export class Memory {
       this.memoryId = abi.MEMORY_ARENA;
       return;
     }
-    const held = slot.registrations as Registration[];
+    const held = extraOf(slot).registrations as Registration[];
     for (let i = 0; i < held.length; i++) {
       const registration = held[i] as Registration;
       // The last one registered is the longest.
@@ -375,14 +377,15 @@ export class Memory {
 
   #allInPlace(slot: Slot, views: readonly View[], lengths: readonly number[]): boolean {
     const held: Registration[] = [];
-    slot.registrations = held;
+    const extra = extraOf(slot);
+    extra.registrations = held;
     for (let i = 0; i < views.length; i++) {
       locateView(views[i] as View);
       if (viewBuffer === this.arena) continue;
       const registration = this.#registration(viewByteOffset + (lengths[i] as number));
       if (registration === null) {
         for (let j = 0; j < held.length; j++) this.#unuse(held[j] as Registration);
-        slot.registrations = null;
+        extra.registrations = null;
         return false;
       }
       registration.uses++;
@@ -400,30 +403,32 @@ export class Memory {
    */
   finish(slot: Slot, bytes: number, reads: boolean): boolean {
     let whole = true;
-    const { block } = slot;
+    const { block, extra } = slot;
     if (slot.registration !== null) this.#unuse(slot.registration);
     else if (reads && slot.view !== null) {
       whole = locateView(slot.view) && viewByteLength >= slot.viewOffset + slot.viewLength;
       if (whole && block !== null) copyIn(slot.view, slot.viewOffset, MathMin(bytes, slot.viewLength), block, block.offset);
-    } else if (slot.views !== null) whole = this.#finishVector(slot, slot.views, bytes, reads);
+    } else if (extra !== null && extra.views !== null) whole = this.#finishVector(block, extra, extra.views, bytes, reads);
     if (block !== null) this.#giveBack(block);
+    if (extra !== null) {
+      extra.views = null;
+      extra.viewLengths = null;
+    }
     slot.view = null;
-    slot.views = null;
-    slot.viewLengths = null;
     slot.block = null;
     slot.registration = null;
     viewBuffer = nowhere;
     return whole;
   }
 
-  #finishVector(slot: Slot, views: readonly View[], bytes: number, reads: boolean): boolean {
-    const { block, registrations } = slot;
-    slot.registrations = null;
+  #finishVector(block: Block | null, extra: SlotExtra, views: readonly View[], bytes: number, reads: boolean): boolean {
+    const { registrations } = extra;
+    extra.registrations = null;
     if (registrations !== null) {
       for (let i = 0; i < registrations.length; i++) this.#unuse(registrations[i] as Registration);
     }
     if (!reads || block === null) return true;
-    const lengths = slot.viewLengths as readonly number[];
+    const lengths = extra.viewLengths as readonly number[];
     for (let i = 0; i < views.length; i++) {
       if (!locateView(views[i] as View) || viewByteLength < (lengths[i] as number)) return false;
     }

@@ -76,10 +76,15 @@ const connecting: Start = async (machine, { connections, bytes }, server) => {
   };
 };
 
-/** Resident memory of a process in bytes, or null where it can't be told. */
+/**
+ * Resident memory of a process in bytes, without the pages of its program's files, which come with code that is run for the first time
+ * and not with connections; or null where it can't be told.
+ */
 function residentBytes(pid: number): number | null {
   try {
-    return Number(/^VmRSS:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+    const status = fs.readFileSync(`/proc/${pid}/status`, 'utf8');
+    const kilobytes = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]);
+    return (kilobytes('RssAnon') + kilobytes('RssShmem')) * 1024;
   } catch {
     return null; // no /proc
   }

@@ -5,6 +5,7 @@
 import * as abi from './abi.js';
 import { bufferDetached, misuse, outOfRange, wrongType, wrongValue } from './errors.js';
 import type { NativePort } from './native.js';
+import { native } from './native.js';
 import {
   ArrayBufferIsView,
   ArrayBufferPrototype,
@@ -70,6 +71,8 @@ const LARGE_IDLE_MAX = 8 * 2 ** 20;
 const REGISTRATIONS_IDLE_MAX = 16;
 /** Up to here a loop is faster than set(), which needs two views made. */
 const LOOP_COPY_MAX = 160;
+/** From here on native code copies: set() goes word by word where one side is shared memory, and takes several times as long at 64 KiB. */
+export const NATIVE_COPY_MIN = 8192;
 
 // Where the view last looked at lies. Module variables, because a result object would be one allocation an operation. Whoever has used
 // them forgets the buffer, so that nothing of a user's is held longer than its operation.
@@ -117,6 +120,8 @@ function copyOut(view: View, offset: number, length: number, block: Block, at: n
   if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
     const source = view as Uint8Array;
     for (let i = 0; i < length; i++) bytes[at + i] = source[offset + i] as number;
+  } else if (length >= NATIVE_COPY_MIN) {
+    native.copy(bytes, at, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, length);
   } else if (length > 0) {
     Uint8ArraySet(bytes, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), at);
   }
@@ -127,6 +132,8 @@ function copyIn(view: View, offset: number, length: number, block: Block, at: nu
     const { bytes } = block;
     const target = view as Uint8Array;
     for (let i = 0; i < length; i++) target[offset + i] = bytes[at + i] as number;
+  } else if (length >= NATIVE_COPY_MIN) {
+    native.copy(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, block.bytes, at, length);
   } else if (length > 0) {
     const source = new NativeUint8Array(block.memory, at, length);
     Uint8ArraySet(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), source);

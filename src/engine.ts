@@ -37,9 +37,14 @@ import { SLOT_ABORTED, SLOT_INTERNAL, SLOT_NATIVE, SLOT_UNREFERENCED, Slot } fro
 import { canceledError, detachedError, errorOfStatus, queueError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
 
-/** Packets that one enter brings for the event loop: microtasks run after each such batch. */
+/** Packets that one enter brings for the event loop. */
 const BATCH_MAX = 128;
-/** Packets in one turn of the event loop, then timers and other I/O have theirs. Also async gets answered without a wait. */
+/** Packets of a shared port in one job: a call from native code for each would cost as much as the rest of it. */
+const SHARED_BATCH_MAX = 16;
+/**
+ * Packets in one turn of the event loop, then timers and other I/O have theirs; also the most before microtasks run. Also async gets
+ * answered without a wait.
+ */
 const TURN_MAX = 512;
 /** Packets that a blocking get fetches at once; what it doesn't return is the head of the queue. */
 const PREFETCH_MAX = 64;
@@ -220,10 +225,18 @@ export class Engine {
     return this.closed;
   }
 
-  /** Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. */
+  /**
+   * Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. Throws where
+   * the event loop can't be woken, and has left the port then.
+   */
   watchClose(ended: () => void): void {
     this.#ended = ended;
-    this.#startLoop();
+    try {
+      this.#startLoop();
+    } catch (error) {
+      this.detach(); // nobody will have the port
+      throw error;
+    }
   }
 
   // ---- starting
@@ -959,8 +972,7 @@ export class Engine {
     if (this.#turnScheduled || this.#draining || this.#again) return;
     if (this.shared) {
       // Only a turn that native code begins has an end of the job.
-      if (!this.#loopStarted) this.#startLoop();
-      this.native.wake();
+      if (this.#ensureLoop()) this.native.wake();
       return;
     }
     this.#turnScheduled = true;
@@ -969,8 +981,8 @@ export class Engine {
       return;
     }
     // An immediate that isn't referenced runs when something else wakes libuv, and only then.
-    if (!this.#loopStarted) this.#startLoop();
-    this.native.wake();
+    if (this.#ensureLoop()) this.native.wake();
+    else this.#turnScheduled = false;
   }
 
   /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
@@ -982,7 +994,11 @@ export class Engine {
       this.#updateLiveness();
       return;
     }
-    if (!this.#loopStarted) this.#startLoop();
+    if (!this.#ensureLoop()) {
+      this.ingest(); // what was started is begun all the same
+      this.#updateLiveness();
+      return;
+    }
     if (this.shared) {
       this.#armed = waiting;
       this.#enter(abi.ENTER_ARM | (waiting ? abi.ENTER_WANT_USER : 0), 0, 0, 0);
@@ -1007,8 +1023,24 @@ export class Engine {
     return (user ? abi.ENTER_WANT_USER : 0) | (this.#internalInFlight > 0 ? abi.ENTER_WANT_INTERNAL : 0);
   }
 
+  /**
+   * False: nothing is left to wake the event loop by. Whoever waits for that hears of it: gets reject, for a dispatch and for promises of
+   * operations it is an uncaught exception. The next start or wait tries again.
+   */
+  #ensureLoop(): boolean {
+    if (this.#loopStarted) return true;
+    try {
+      this.#startLoop();
+      return true;
+    } catch (error) {
+      for (let waiter = this.waiters.first; waiter !== null; waiter = this.waiters.first) this.endWaiter(waiter, error as Error);
+      if (this.dispatch !== null || this.#internalInFlight > 0) native.fatalException(error);
+      return false;
+    }
+  }
+
+  /** Throws EMFILE. */
   #startLoop(): void {
-    this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
     this.native.startLoop(() => {
@@ -1020,6 +1052,7 @@ export class Engine {
         return false;
       }
     });
+    this.#loopStarted = true;
     this.native.unref();
   }
 
@@ -1100,6 +1133,7 @@ export class Engine {
     else if (this.#budget <= 0) return this.#endTurn();
     this.#draining = true;
     let delivered = 0;
+    let ended = false; // a look found nothing more, and the event loop is told of what comes next
     try {
       const user = this.dispatch !== null || this.waiters.first !== null;
       if (!(user && this.#fetched())) {
@@ -1108,13 +1142,22 @@ export class Engine {
         const flags = abi.ENTER_ARM | (user ? abi.ENTER_WANT_USER : 0) | (internal ? abi.ENTER_WANT_INTERNAL : 0);
         if (this.closed) return false;
         if (!user && !internal) this.#enter(flags, 0, 0, 0);
-        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) delivered = this.#deliver(user);
+        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) {
+          delivered = this.#deliver(user);
+          // What handlers have started may be done by the next look: those packets belong to the same batch, and cost no callback
+          // from native code with its ticks and microtasks.
+          while (this.#goesOn(delivered)) {
+            ended = this.#reap(flags, MathMin(this.#budget - delivered, BATCH_MAX), 0, 0) === 0;
+            if (ended) break;
+            delivered += this.#deliver(true);
+          }
+        }
       } else delivered = this.#deliver(true);
     } finally {
       this.#draining = false;
     }
     if (this.closed) return false;
-    if (delivered === 0) {
+    if (delivered === 0 || ended) {
       this.#updateLiveness();
       this.#armTimer();
       return false;
@@ -1123,6 +1166,20 @@ export class Engine {
     if (this.#budget <= 0) return this.#endTurn();
     this.#again = true;
     return true;
+  }
+
+  /** Whether a batch of that many packets, all of them a handler's, is lengthened. An inverted loop's starts are its wait's. */
+  #goesOn(delivered: number): boolean {
+    return (
+      delivered < this.#budget &&
+      this.staged > 0 &&
+      this.dispatch !== null &&
+      this.waiters.first === null &&
+      this.#internalInFlight === 0 &&
+      !this.#inverted &&
+      !this.#fetched() &&
+      !this.closed
+    );
   }
 
   /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */
@@ -1199,7 +1256,8 @@ export class Engine {
     const { handler } = current;
     let count = 0;
     while (count < limit && this.dispatch === current && this.waiters.first === null) {
-      const packet = this.take();
+      let packet = this.take();
+      if (packet === null && this.shared && count < SHARED_BATCH_MAX && this.#another()) packet = this.take();
       if (packet === null) break;
       count++;
       this.u32[abi.UNSEEN_U32] = 0;
@@ -1212,6 +1270,12 @@ export class Engine {
       }
     }
     return count;
+  }
+
+  /** One more packet for a dispatch whose thread has its place still. */
+  #another(): boolean {
+    if (this.closed || placeAt !== this || (this.u32[abi.QUEUED_U32] as number) === 0) return false;
+    return this.#reap(abi.ENTER_WANT_USER | abi.ENTER_MORE | abi.ENTER_JOB, 1, 0, 0) > 0;
   }
 
   // ---- closing

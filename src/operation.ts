@@ -4,7 +4,7 @@
 
 import * as abi from './abi.js';
 import type { CompletionError } from './errors.js';
-import { operationPending, wrongType } from './errors.js';
+import { invalidThis, operationPending, wrongType } from './errors.js';
 import type { Memory, View } from './memory.js';
 import type { Slot } from './slot.js';
 import { optionsObject, safeInteger } from './validate.js';
@@ -98,6 +98,11 @@ let placeOf: (operation: Operation, view: unknown, memory: Memory) => number;
 let placedLength: (operation: Operation) => number;
 let forgetPlace: (operation: Operation) => void;
 let rememberPlace: (operation: Operation, view: View, memory: Memory, offset: number, length: number) => void;
+
+/** Throws ERR_INVALID_THIS where a method or getter of Operation was called on something else. */
+function checkThis(receiver: unknown): void {
+  if (!isOperation(receiver)) throw invalidThis('an Operation', receiver);
+}
 
 /**
  * The view of the arena that an operation worked in last, and where that lies: a view on memory of fixed length that can't be detached
@@ -206,6 +211,7 @@ export class Operation<C = unknown> {
 
   /** True from the start until the packet is delivered, or the port closed. */
   get pending(): boolean {
+    checkThis(this);
     const slot = this.#slot;
     if (slot === null || slot.engine.closed) return false;
     if (!slot.engine.shared) return true;
@@ -215,6 +221,7 @@ export class Operation<C = unknown> {
 
   /** What it was last started as; null before the first start. */
   get kind(): OperationKind | null {
+    checkThis(this);
     const kind = kindNames[this.#state & ~INTERNAL];
     return kind === undefined || kind === 'post' ? null : kind;
   }
@@ -225,6 +232,7 @@ export class Operation<C = unknown> {
    * @returns false if it had finished already, or was never started: nothing is done then
    */
   cancel(): boolean {
+    checkThis(this);
     const slot = this.#slot;
     return slot?.engine.cancel(slot, abi.BY_CANCEL) ?? false;
   }

@@ -154,7 +154,10 @@ export class Consumer {
   readonly #dispatch: Dispatch;
 
   static {
-    consumerStopped = (consumer) => consumer.#engine.dispatch !== consumer.#dispatch;
+    consumerStopped = (consumer) => {
+      if (typeof consumer !== 'object' || consumer === null || !(#engine in consumer)) throw invalidThis('a Consumer', consumer);
+      return consumer.#engine.dispatch !== consumer.#dispatch;
+    };
   }
 
   /** @internal */
@@ -672,7 +675,8 @@ export class CompletionPort<C = unknown> {
   /**
    * Takes one packet without blocking the event loop. Waiting gets are served first come, first served, before a dispatch.
    *
-   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse
+   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse; EMFILE where no descriptor or thread is left to wake the
+   *   event loop by (each port without libuv, as on Bun and Deno, has some of its own)
    */
   get(options?: GetOptions): Promise<Packet<C> | null> {
     return waitFor(engineOf(this), 0, options, null) as Promise<Packet<C> | null>;
@@ -691,8 +695,8 @@ export class CompletionPort<C = unknown> {
   }
 
   /**
-   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch; timers and other
-   * I/O have their turn after 512 packets. What the handler throws is reported as an uncaught exception, and the rest still arrives.
+   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch: what was there, and
+   * what its handlers have started and is done at once, at most 512 packets. After as many, timers and other I/O have their turn. What the handler throws is reported as an uncaught exception, and the rest still arrives.
    * Handlers run in the async context of this call.
    *
    * @throws ERR_ALREADY_DISPATCHING: a port has one dispatch at a time

@@ -36,6 +36,7 @@ Mutant ActiveMutant() {
     if (name == "forgets-resumed") return Mutant::kForgetsResumed;
     if (name == "keeps-claims") return Mutant::kKeepsClaims;
     if (name == "late-submit") return Mutant::kLateSubmit;
+    if (name == "dozes-on") return Mutant::kDozesOn;
     if (name == "own-memory-stays") return Mutant::kOwnMemoryStays;
     if (name == "slot-stays") return Mutant::kSlotStays;
     return Mutant::kNone;

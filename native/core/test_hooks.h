@@ -37,6 +37,7 @@ enum class Mutant : uint8_t {
   kForgetsResumed,
   kKeepsClaims,
   kLateSubmit,
+  kDozesOn,
   kOwnMemoryStays,
   kSlotStays,
 };

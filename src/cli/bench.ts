@@ -12,8 +12,8 @@ const backendNames = ['io_uring', 'epoll', 'kqueue', 'iocp'] as const;
 const roundsDefault = 11;
 const roundsQuick = 3;
 const roundsMax = 100;
-/** What a shell calls a program that SIGINT ended. */
-const exitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+/** What a shell calls a program that such a signal ended; Windows has no SIGQUIT, and sends none. */
+const exitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129, SIGQUIT: 131 };
 
 const help = `Usage: completion-port bench [options]
        completion-port bench compare FILE… [--html FILE]
@@ -124,7 +124,8 @@ function readRegExp(text: string | undefined): RegExp | null {
 function checkWritable(files: Files): void {
   for (const [option, file] of Object.entries(files) as [string, string | undefined][]) {
     if (file === undefined) continue;
-    const existed = fs.existsSync(file);
+    // Of a link that leads nowhere yet the link itself is there, and stays.
+    const existed = fs.lstatSync(file, { throwIfNoEntry: false }) !== undefined;
     try {
       fs.closeSync(fs.openSync(file, 'a'));
     } catch (error) {

@@ -33,7 +33,7 @@ import {
   settledPromise,
 } from './primordials.js';
 import { leaveSignal, reasonOf } from './signals.js';
-import { Slot } from './slot.js';
+import { SLOT_ABORTED, SLOT_INTERNAL, SLOT_NATIVE, SLOT_UNREFERENCED, Slot } from './slot.js';
 import { canceledError, detachedError, errorOfStatus, queueError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
 
@@ -274,7 +274,7 @@ export class Engine {
     if (this.#deferring > 0) this.native.unreserve(1);
     this.memory.finish(slot, 0, false);
     slot.arenaOffset = -1;
-    slot.aborted = false;
+    slot.flags = 0;
     slot.nextFree = this.#freeSlot;
     this.#freeSlot = slot;
   }
@@ -328,7 +328,8 @@ export class Engine {
 
   entryFlags(slot: Slot, timeout: number): number {
     let flags = (slot.internal ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
-    if (this.shared) flags |= (slot.aborted ? abi.ENTRY_ABORTED : 0) | (this.#deferring > 0 ? abi.ENTRY_DEFERRED : 0);
+    if (this.shared)
+      flags |= ((slot.flags & SLOT_ABORTED) !== 0 ? abi.ENTRY_ABORTED : 0) | (this.#deferring > 0 ? abi.ENTRY_DEFERRED : 0);
     return flags;
   }
 
@@ -364,15 +365,14 @@ export class Engine {
   /** A slot whose packet went to another thread, or never will come: free again, its memory given back. */
   #forget(slot: Slot, nextGeneration: number): void {
     this.memory.finish(slot, 0, false);
-    if (slot.signal !== null) leaveSignal(slot);
+    leaveSignal(slot);
     this.#free(slot, nextGeneration);
     this.inFlight--;
   }
 
   #free(slot: Slot, nextGeneration: number): void {
-    slot.abortReason = undefined;
-    slot.aborted = false;
-    slot.referenced = true;
+    if (slot.extra !== null) slot.extra.abortReason = undefined;
+    slot.flags = 0;
     slot.arenaOffset = -1;
     slot.operation = null;
     slot.handle = null;
@@ -469,17 +469,16 @@ export class Engine {
     slot.operation = operation;
     slot.operationId = operationId;
     slot.handle = handle;
-    if (handle !== null) {
-      slot.key = handle.key;
-      slot.handleId = handle.id;
-    }
-    slot.native = true;
-    slot.internal = isInternal(operation);
-    if (slot.internal) {
+    let flags = (slot.flags & SLOT_ABORTED) | SLOT_NATIVE;
+    if (isInternal(operation)) {
+      flags |= SLOT_INTERNAL;
       this.#internalInFlight++;
-      slot.referenced = (operation as SettledOperation).referenced;
-      if (!slot.referenced) this.#unreferenced++;
+      if (!(operation as SettledOperation).referenced) {
+        flags |= SLOT_UNREFERENCED;
+        this.#unreferenced++;
+      }
     }
+    slot.flags = flags;
     bindOperation(operation, slot, opcode);
     this.inFlight++;
     this.started++;
@@ -488,7 +487,7 @@ export class Engine {
 
   /** In place of a start whose signal is aborted already: its packet is queued and native code never hears of it. */
   beginAborted(slot: Slot): void {
-    slot.native = false;
+    slot.flags &= ~SLOT_NATIVE;
     if (slot.internal) {
       // Internal operations are settled out of order anyway; a post would be shown to gets.
       PromiseThen(settledPromise, () => {
@@ -501,7 +500,7 @@ export class Engine {
   }
 
   setReferenced(slot: Slot, on: boolean): void {
-    slot.referenced = on;
+    slot.flags = on ? slot.flags & ~SLOT_UNREFERENCED : slot.flags | SLOT_UNREFERENCED;
     this.#unreferenced += on ? -1 : 1;
     if (!this.closed) this.#updateLiveness();
   }
@@ -582,7 +581,7 @@ export class Engine {
   }
 
   cancel(slot: Slot, by: number): boolean {
-    if (this.closed || !slot.native) return false;
+    if (this.closed || (slot.flags & SLOT_NATIVE) === 0) return false;
     this.ingest();
     const asked = this.native.cancel(slot.index, slot.generation, by);
     this.poke();
@@ -706,12 +705,15 @@ export class Engine {
     nativeCode: number,
   ): CompletionPacket | null {
     const operation = slot.operation as Operation;
-    const { opcode, key, operationId, internal } = slot;
+    const { opcode, operationId, internal, handle, extra } = slot;
+    // An open has no handle yet, and its key in the extra.
+    const key = handle === null ? (extra === null ? 0 : extra.key) : handle.key;
     let error = null;
     if (status !== 0) {
       let cause: unknown;
-      if (by === abi.BY_SIGNAL) cause = slot.signal === null ? slot.abortReason : reasonOf(slot.signal.signal);
-      error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
+      const signal = extra === null ? null : extra.signal;
+      if (by === abi.BY_SIGNAL) cause = signal === null ? extra?.abortReason : reasonOf(signal.signal);
+      error = status < 0 ? canceledError(opcode, by, extra?.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
     }
     let moved = bytes;
     if (!this.memory.finish(slot, bytes, readsInto(opcode))) {
@@ -719,12 +721,12 @@ export class Engine {
       error ??= detachedError(opcode);
     }
     let result: unknown;
-    let packetHandle = slot.handleId;
+    let packetHandle = handle === null ? 0 : handle.id;
     if (error === null && opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT) {
-      result = this.#resultOf(opcode, value, key, slot.append);
+      result = this.#resultOf(opcode, value, key, extra?.append ?? false);
       if (opcode === abi.OP_OPEN) packetHandle = value;
     }
-    if (slot.signal !== null) leaveSignal(slot);
+    if (extra !== null) leaveSignal(slot);
     if (!slot.referenced) this.#unreferenced--;
     this.#free(slot, nextGeneration);
     releaseOperation(operation);
@@ -1307,7 +1309,7 @@ export class Engine {
       const slot = slots[i] as Slot;
       const { operation } = slot;
       if (operation === null) continue;
-      if (slot.signal !== null) leaveSignal(slot);
+      leaveSignal(slot);
       if (!slot.internal) continue;
       try {
         const kind = kindNames[slot.opcode] as OperationKind;
@@ -1349,10 +1351,9 @@ export class Engine {
       slot.operation = null;
       slot.handle = null;
       slot.view = null;
-      slot.views = null;
       slot.block = null;
       slot.registration = null;
-      slot.registrations = null;
+      slot.extra = null;
     }
     slots.length = 0;
     this.#freeSlot = null;
@@ -1391,7 +1392,7 @@ export class Engine {
     const head = u32[word] as number;
     if (head === SETTLED || (head & 0xff) === abi.OP_POST) return false;
     const slot = this.#slots[u32[word + 1] as number] as Slot;
-    if (slot.views !== null) return true; // of a vector's places nothing is kept
+    if (slot.extra !== null && slot.extra.views !== null) return true; // of a vector's places nothing is kept
     return slot.arenaOffset >= from && slot.arenaOffset < to;
   }
 

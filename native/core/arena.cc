@@ -83,21 +83,19 @@ uint64_t Arena::AllocateSmall(uint32_t size_class) {
 }
 
 uint64_t Arena::AllocateLarge(uint64_t pages) {
-  // Next fit: begins where the last search ended, once around.
-  for (uint32_t pass = 0; pass < 2; pass++) {
-    uint32_t run = 0;
-    const uint32_t from = pass == 0 ? search_from_ : 0;
-    for (uint32_t i = from; i < pages_; i++) {
-      run = page_[i].kind == PageKind::kFree ? run + 1 : 0;
-      if (run < pages) continue;
-      const uint32_t first = i + 1 - run;
-      page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
-      for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
-      blocks_[first].assign(1, Block{true, false, false, 0, 0});
-      search_from_ = i + 1 == pages_ ? 0 : i + 1;
-      used_ += uint64_t{run} * kPage;
-      return first_ + uint64_t{first} * kPage;
-    }
+  // First fit, so that pages which have been touched are used again before others are.
+  while (search_from_ < pages_ && page_[search_from_].kind != PageKind::kFree) search_from_++;
+  uint32_t run = 0;
+  for (uint32_t i = search_from_; i < pages_; i++) {
+    run = page_[i].kind == PageKind::kFree ? run + 1 : 0;
+    if (run < pages) continue;
+    const uint32_t first = i + 1 - run;
+    page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
+    for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
+    blocks_[first].assign(1, Block{true, false, false, 0, 0});
+    if (first == search_from_) search_from_ = i + 1;
+    used_ += uint64_t{run} * kPage;
+    return first_ + uint64_t{first} * kPage;
   }
   return ReclaimEmpty() ? AllocateLarge(pages) : kNone;
 }
@@ -197,6 +195,7 @@ void Arena::FreeBlock(uint64_t offset) {
 void Arena::FreeRun(uint32_t first, uint32_t count) {
   used_ -= uint64_t{count} * kPage;
   for (uint32_t i = 0; i < count; i++) page_[first + i] = Page{};
+  search_from_ = std::min(search_from_, first);
   blocks_[first].clear();
   blocks_[first].shrink_to_fit();
 }

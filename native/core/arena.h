@@ -72,7 +72,7 @@ class Arena {
   uint64_t first_;  // where the first page begins
   uint64_t used_ = 0;
   uint32_t pages_;
-  uint32_t search_from_ = 0;
+  uint32_t search_from_ = 0;  // no page before it is free
   std::vector<Page> page_;
   std::vector<std::vector<Block>> blocks_;   // of each page, made when it is divided or starts a run
   std::vector<std::vector<uint32_t>> room_;  // per size class: pages with a free block

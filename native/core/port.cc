@@ -828,7 +828,9 @@ bool Port::Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by)
   Operation* op = a.operations.Peek(slot, generation);
   if (op == nullptr || !op->pending() || closing_) return false;
   CancelOne(*op, by);
-  Flush(false);
+  // A private port's goes along with what its thread hands over next, by the end of the job at the latest, as starts do: a call of the
+  // kernel for each of many cancels would cost more than the cancels.
+  if (shared_) Flush(false);
   return true;
 }
 

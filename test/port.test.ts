@@ -171,6 +171,26 @@ describe('internal operations', () => {
   });
 });
 
+test('methods and getters of an operation and of a consumer are for these alone', () => {
+  const port = CompletionPort.create();
+  const consumer = port.dispatch(() => {});
+  for (const [kind, names] of [
+    [Operation.prototype, ['pending', 'kind', 'cancel']],
+    [Object.getPrototypeOf(consumer) as object, ['active', 'stop']],
+  ] as const) {
+    for (const name of names) {
+      const { get, value } = Object.getOwnPropertyDescriptor(kind, name) ?? {};
+      for (const receiver of [undefined, null, 1, 'x', {}, kind, port, new Proxy(new Operation(), {})]) {
+        expect(() => Reflect.apply(get ?? value, receiver, []), `${name} of ${typeof receiver}`).toThrow(
+          expect.objectContaining({ name: 'TypeError', code: 'ERR_INVALID_THIS' }),
+        );
+      }
+    }
+  }
+  consumer.stop();
+  port.close();
+});
+
 test('an operation of a closed port is free again when the port has let go', async () => {
   const listener = listen();
   const operation = new Operation();

@@ -98,7 +98,8 @@ class Port : public LoopSource {
   uint32_t Enter(Attachment& a) { return shared_ ? EnterShared(a) : EnterPrivate(a); }
   // Appends the packet staged in the control block, behind everything that has finished. False: no memory.
   bool Post(Attachment& a);
-  // True: the operation was pending and has been asked to end; its packet comes as any other.
+  // True: the operation was pending and has been asked to end; its packet comes as any other. A private port's kernel is asked with the
+  // next Enter.
   bool Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by);
   // The number of pending operations of the handle, all asked to end; -1: it isn't open, or isn't this port's.
   int64_t CancelHandle(Attachment& a, uint32_t index, uint32_t generation, EndedBy by);

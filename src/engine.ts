@@ -396,8 +396,7 @@ export class Engine {
       const name = u32[abi.RETURNS_U32 + 2 * i] as number;
       const generation = u32[abi.RETURNS_U32 + 2 * i + 1] as number;
       if (generation === 0) {
-        this.#postTags[name] = null;
-        this.#freeTags[this.#freeTagCount++] = name;
+        this.#untag(name);
         continue;
       }
       const slot = this.#slots[name] as Slot;
@@ -495,8 +494,13 @@ export class Engine {
       });
       return;
     }
+    try {
+      this.#post(0, 0, 0, slot);
+    } catch (error) {
+      this.#takeBackStart(slot); // no memory for its packet: nothing was started
+      throw error;
+    }
     this.#ownPosts++;
-    this.#post(0, 0, 0, this.#tag(slot));
   }
 
   setReferenced(slot: Slot, on: boolean): void {
@@ -508,17 +512,23 @@ export class Engine {
   // ---- posting
 
   post(key: number, bytes: number, operation: Operation | null, operationId: number): void {
+    this.#post(key, bytes, operationId, operation);
     this.posts++;
-    this.#post(key, bytes, operationId, operation === null ? abi.TAG_NONE : this.#tag(operation));
   }
 
-  #post(key: number, bytes: number, operationId: number, tag: number): void {
+  #post(key: number, bytes: number, operationId: number, item: Operation | Slot | null): void {
     const { f64 } = this;
+    const tag = item === null ? abi.TAG_NONE : this.#tag(item);
     f64[abi.POST_KEY_F64] = key;
     f64[abi.POST_BYTES_F64] = bytes;
     f64[abi.POST_OPERATION_F64] = operationId;
     this.u32[abi.POST_TAG_U32] = tag;
-    this.#nativePost();
+    try {
+      this.#nativePost();
+    } catch (error) {
+      if (tag !== abi.TAG_NONE) this.#untag(tag);
+      throw error;
+    }
     if (this.shared) return; // whoever waits is woken natively
     if (this.dispatch !== null || this.waiters.first !== null) this.#scheduleTurn();
   }
@@ -528,6 +538,11 @@ export class Engine {
     const tag = this.#freeTagCount > 0 ? (this.#freeTags[--this.#freeTagCount] as number) : tags.length;
     tags[tag] = item;
     return tag;
+  }
+
+  #untag(tag: number): void {
+    this.#postTags[tag] = null;
+    this.#freeTags[this.#freeTagCount++] = tag;
   }
 
   // ---- native calls
@@ -630,8 +645,7 @@ export class Engine {
       let operation: Operation | undefined;
       if (tag !== abi.TAG_NONE) {
         const item = this.#postTags[tag] ?? null;
-        this.#postTags[tag] = null;
-        this.#freeTags[this.#freeTagCount++] = tag;
+        this.#untag(tag);
         if (item instanceof Slot) return this.#finish(item, item.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
         if (item !== null) operation = item;
       }

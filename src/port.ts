@@ -127,6 +127,11 @@ export interface Stats {
   running: number;
   /** Of a shared port: times that a waiting thread was released for a packet. */
   releases: number;
+  /**
+   * Of a shared port: times that a thread was noticed to sleep in the kernel while packets waited, so that another ran in its place; each
+   * is a place for `port.blocking`.
+   */
+  sleepsNoticed: number;
 }
 
 /** What another thread attaches to a shared port with: for postMessage or workerData. Its parts mean nothing to anybody else. */
@@ -794,6 +799,7 @@ export class CompletionPort<C = unknown> {
       waiting: at(14),
       running: at(15),
       releases: at(16),
+      sleepsNoticed: at(17),
     };
   }
 

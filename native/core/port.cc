@@ -724,7 +724,7 @@ bool Port::Post(Attachment& a) {
   entry.bytes = c.post_bytes;
   entry.operation_id = c.post_operation_id;
   entry.handle_index = a.index;  // whose the tag is
-  if (!queue_.TryAppend(entry)) return false;
+  if (MutantIs(Mutant::kNoRoomForPosts) || !queue_.TryAppend(entry)) return false;
   posts_++;
   if (!shared_) return true;
   if (entry.slot != kNoTag) a.live++;
@@ -1029,6 +1029,7 @@ void Port::WriteStats(Attachment& a) {
   stats[kStatWaiting] = waiters_.waiting();
   stats[kStatRunning] = waiters_.running();
   stats[kStatReleases] = static_cast<double>(waiters_.releases());
+  stats[kStatSleepsNoticed] = static_cast<double>(waiters_.sleeps_noticed());
   BackendStats(c);
 }
 

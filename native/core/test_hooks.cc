@@ -12,6 +12,7 @@ Mutant ActiveMutant() {
   static const Mutant active = [] {
     const char* value = std::getenv("COMPLETION_PORT_MUTANT");
     const std::string_view name = value == nullptr ? "" : value;
+    if (name == "no-room-for-posts") return Mutant::kNoRoomForPosts;
     if (name == "lost-packet") return Mutant::kLostPacket;
     if (name == "double-cancel") return Mutant::kDoubleCancel;
     if (name == "key-32bit") return Mutant::kKey32Bit;

@@ -72,6 +72,7 @@ describe('wrong use is one line that names the right one, and exit code 2', () =
     [['--backend', 'uring'], 'did you mean io_uring?'],
     [['--rounds', '0'], 'from 1 to 100'],
     [['--rounds', '1.5'], 'from 1 to 100'],
+    [['--quick', '--short'], 'not both'],
     [['--only', '('], '--only'],
     [['--json', 'no/such/folder/x.json'], "can't write"],
     [['now'], "'now'"],

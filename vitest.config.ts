@@ -19,6 +19,7 @@ export default defineConfig({
     pool: 'forks',
     // Two files at a time on the smallest machine; the limits in the tests are for a loaded one.
     maxWorkers: 2,
+    maxConcurrency: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     // dist/ is loaded by Node itself, not transformed: workers and child processes then see the same modules.

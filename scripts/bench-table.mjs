@@ -1,5 +1,5 @@
 // node scripts/bench-table.mjs REPORT.json: writes the figures of a report of `completion-port bench --json` into docs/BENCHMARKS.md, between
-// its two marks, with the machine and the command. Only a full, finished run with enough rounds is taken: the figures of a document are
+// its two marks, with the machine and the command. Only a finished run, whole or `--short`, with enough rounds is taken: the figures of a document are
 // believed. `--print` prints the text instead.
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -35,7 +35,7 @@ export async function figuresOf(report) {
   const { os, cpu, runtime } = report;
   const lines = [
     `completion-port ${report.version}, ${runtime.name} ${runtime.version}, ${os.platform} ${os.release} ${os.arch}, ${cpu.count} × ${cpu.model}, load`,
-    `${cpu.loadBefore.toFixed(1)} before; ${report.rounds} rounds, ${report.started.slice(0, 10)}; client: ${report.client}. Made by \`completion-port bench --rounds ${report.rounds} --json report.json\`.`,
+    `${cpu.loadBefore.toFixed(1)} before; ${report.rounds} rounds, ${report.started.slice(0, 10)}; client: ${report.client}. Made by \`completion-port bench${report.short ? ' --short' : ''} --rounds ${report.rounds} --json report.json\`.`,
   ];
   for (const key of new Set(report.results.map(keyOf))) {
     const results = report.results.filter((result) => keyOf(result) === key);

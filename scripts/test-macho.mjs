@@ -108,19 +108,29 @@ export function findProgramFaults(cpu, found) {
   return faults;
 }
 
-/** `{ passed, failed, failures }`, one for each processor. */
-export async function testMachO() {
+/** The addon and native/test for each processor: `{ cpu, addon, program }`, files. */
+export async function buildMachO() {
   if (process.platform !== 'linux' || process.arch !== 'x64') throw new Failure('zig is pinned for Linux on x86-64 only', 2);
   await ensureTools(['cmake', 'make']);
   await installZig();
-  const failures = [];
+  const built = [];
   for (const cpu of Object.keys(targets)) {
-    const found = readMachO(await compile(cpu));
+    const addon = await compile(cpu);
     const program = await buildProgram(`macho-${cpu}`, {
       CXX: `${zigFile} c++ -target ${targets[cpu]}`,
       SYSTEM: 'Darwin',
       ...zigCache,
     });
+    built.push({ cpu, addon, program });
+  }
+  return built;
+}
+
+/** `{ passed, failed, failures }`, one for each processor. */
+export async function testMachO() {
+  const failures = [];
+  for (const { cpu, addon, program } of await buildMachO()) {
+    const found = readMachO(addon);
     const faults = [...findFaults(cpu, found), ...findProgramFaults(cpu, readMachO(program))];
     failures.push(...faults.map((fault) => `${targets[cpu]}: ${fault}`));
     const asked = found.imported.filter((name) => nodeSymbol.test(name)).length;

@@ -47,7 +47,10 @@ const runLimitMs = 20 * 60_000;
 /** The program's own limit, before that: it says what it didn't come to. */
 const programSeconds = 19 * 60;
 
-async function build(name) {
+/** native/test with a sanitizer; its file. */
+export async function buildSanitized(name) {
+  await ensureTools(buildTools);
+  await vendorLiburing();
   const folder = join(buildFolder, 'cmake', `native-${name}`);
   say(`building native/test with -fsanitize=${sanitizers[name].sanitize}`);
   mkdirSync(folder, { recursive: true });
@@ -74,7 +77,7 @@ async function runProgram(name, program, backend, args) {
 
 /** Builds once, runs each backend, and adds up. */
 async function runBackends(name, args) {
-  const program = await build(name);
+  const program = await buildSanitized(name);
   const sum = { name, passed: 0, failed: 0, reason: null };
   for (const backend of ['io_uring', 'epoll']) {
     const { passed, failed, reason } = await runProgram(name, program, backend, args);
@@ -94,7 +97,6 @@ const runs = {
 
 export async function testNative({ only, seed, scale } = {}) {
   await ensureTools([...buildTools, ...modelTools]);
-  if (only !== 'model') await vendorLiburing();
   const args = [...(seed === undefined ? [] : ['--seed', seed]), ...(scale === undefined ? [] : ['--scale', scale])];
   const results = [];
   for (const name of only === undefined ? Object.keys(runs) : [only]) {

@@ -59,19 +59,33 @@ async function runProgram(label, file, seed, env) {
   return { passed, failed: failed || (wrong === null ? 0 : 1), failures: wrong === null ? [] : [`${label}: ${wrong}`] };
 }
 
+/** Name → builds the program; its file. */
+const builds = {
+  async 'libc++'() {
+    await ensureTools(['clang++-14', 'libc++', 'libc++abi']);
+    return buildProgram('libc++', { CXX: 'clang++-14', CXXFLAGS: '-stdlib=libc++', KQUEUE_SHIM: '1' });
+  },
+  async linux() {
+    await ensureTools(['g++']);
+    await vendorLiburing();
+    return buildProgram('linux', { CXX: 'g++' });
+  },
+};
+
+export async function buildPrograms() {
+  for (const build of Object.values(builds)) await build();
+}
+
 const parts = {
   async 'libc++'(seed) {
-    await ensureTools(['clang++-14', 'libc++', 'libc++abi']);
-    const file = await buildProgram('libc++', { CXX: 'clang++-14', CXXFLAGS: '-stdlib=libc++', KQUEUE_SHIM: '1' });
+    const file = await builds['libc++']();
     const results = [];
     for (const kernel of kernels)
       results.push(await runProgram(`libc++, kqueue as ${kernel}`, file, seed, { COMPLETION_PORT_KQUEUE_SHIM: kernel }));
     return results;
   },
   async linux(seed) {
-    await ensureTools(['g++']);
-    await vendorLiburing();
-    return [await runProgram('io_uring and epoll', await buildProgram('linux', { CXX: 'g++' }), seed, {})];
+    return [await runProgram('io_uring and epoll', await builds.linux(), seed, {})];
   },
 };
 

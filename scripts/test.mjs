@@ -3,11 +3,11 @@
 //
 //   npm test -- [--full] [--only STEP,…] [--seed N]
 
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure, runMain, say } from './lib/log.mjs';
-import { cliFile, denyUringFile, reportFolder, root } from './lib/paths.mjs';
+import { buildFolder, cliFile, denyUringFile, reportFolder, root } from './lib/paths.mjs';
 import { run } from './lib/run.mjs';
 import { buildTools, ensureTools, testTools } from './setup.mjs';
 import { testKqueueShort } from './test-kqueue.mjs';
@@ -120,6 +120,19 @@ const steps = {
   macho: async () => ({ note: '', ...(await testMachO()) }),
 };
 
+/** Steps that compile for themselves, beside whose predecessors scripts/build-ahead.mjs does it. */
+const builtAhead = ['native', 'kqueue', 'program', 'macho'];
+
+/** Starts it; resolves when it has ended. What it prints goes to a file: it would stand in the middle of another step's output. */
+async function buildAhead() {
+  const file = join(buildFolder, 'ahead.log');
+  say(`compiling for later steps meanwhile; its output: ${file}`);
+  const output = createWriteStream(file);
+  const { reason } = await run(node, ['scripts/build-ahead.mjs'], { limitMs: 30 * minute, stdout: output, stderr: output });
+  output.end();
+  if (reason !== null) say(`compiling ahead: ${reason}; the steps build again what is missing`);
+}
+
 /** Without the one case whose bound (memory, behind a thousand threads) holds for its full count only: a runtime's first hundred cost more. */
 const smaller = ({ full }) => (full ? [] : ['--scale', '0.1', '--filter', '^(?!THREAD-11$)']);
 
@@ -188,12 +201,16 @@ await runMain(async () => {
 
   const results = [];
   let broken = false;
+  let ahead = null;
   for (const name of Object.keys(steps).filter((step) => only.includes(step))) {
     const without = broken ? 'the build failed' : notRun(name);
     if (without !== null) {
       results.push({ name, passed: 0, failed: 0, seconds: 0, note: `not run: ${without}` });
       continue;
     }
+    // Only beside vitest, which is long and mostly waits; the steps behind it have the machine to themselves.
+    if (name === 'vitest' && only.some((step) => builtAhead.includes(step))) ahead = buildAhead();
+    else if (name !== 'vitest') await ahead;
     say(`── ${name} ──`);
     const started = performance.now();
     const result = await steps[name](values);

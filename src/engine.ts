@@ -33,13 +33,18 @@ import {
   settledPromise,
 } from './primordials.js';
 import { leaveSignal, reasonOf } from './signals.js';
-import { Slot } from './slot.js';
+import { SLOT_ABORTED, SLOT_INTERNAL, SLOT_NATIVE, SLOT_UNREFERENCED, Slot } from './slot.js';
 import { canceledError, detachedError, errorOfStatus, queueError } from './status.js';
 import { type Waiter, WaiterQueue } from './waiters.js';
 
-/** Packets that one enter brings for the event loop: microtasks run after each such batch. */
+/** Packets that one enter brings for the event loop. */
 const BATCH_MAX = 128;
-/** Packets in one turn of the event loop, then timers and other I/O have theirs. Also async gets answered without a wait. */
+/** Packets of a shared port in one job: a call from native code for each would cost as much as the rest of it. */
+const SHARED_BATCH_MAX = 16;
+/**
+ * Packets in one turn of the event loop, then timers and other I/O have theirs; also the most before microtasks run. Also async gets
+ * answered without a wait.
+ */
 const TURN_MAX = 512;
 /** Packets that a blocking get fetches at once; what it doesn't return is the head of the queue. */
 const PREFETCH_MAX = 64;
@@ -220,10 +225,18 @@ export class Engine {
     return this.closed;
   }
 
-  /** Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. */
+  /**
+   * Of a shared port: an idle thread hears of another's close, too. `ended` is called with the end, before `closed` is fulfilled. Throws where
+   * the event loop can't be woken, and has left the port then.
+   */
   watchClose(ended: () => void): void {
     this.#ended = ended;
-    this.#startLoop();
+    try {
+      this.#startLoop();
+    } catch (error) {
+      this.detach(); // nobody will have the port
+      throw error;
+    }
   }
 
   // ---- starting
@@ -261,7 +274,7 @@ export class Engine {
     if (this.#deferring > 0) this.native.unreserve(1);
     this.memory.finish(slot, 0, false);
     slot.arenaOffset = -1;
-    slot.aborted = false;
+    slot.flags = 0;
     slot.nextFree = this.#freeSlot;
     this.#freeSlot = slot;
   }
@@ -315,7 +328,8 @@ export class Engine {
 
   entryFlags(slot: Slot, timeout: number): number {
     let flags = (slot.internal ? abi.ENTRY_INTERNAL : 0) | (timeout === INFINITE ? 0 : abi.ENTRY_HAS_TIMEOUT);
-    if (this.shared) flags |= (slot.aborted ? abi.ENTRY_ABORTED : 0) | (this.#deferring > 0 ? abi.ENTRY_DEFERRED : 0);
+    if (this.shared)
+      flags |= ((slot.flags & SLOT_ABORTED) !== 0 ? abi.ENTRY_ABORTED : 0) | (this.#deferring > 0 ? abi.ENTRY_DEFERRED : 0);
     return flags;
   }
 
@@ -351,15 +365,14 @@ export class Engine {
   /** A slot whose packet went to another thread, or never will come: free again, its memory given back. */
   #forget(slot: Slot, nextGeneration: number): void {
     this.memory.finish(slot, 0, false);
-    if (slot.signal !== null) leaveSignal(slot);
+    leaveSignal(slot);
     this.#free(slot, nextGeneration);
     this.inFlight--;
   }
 
   #free(slot: Slot, nextGeneration: number): void {
-    slot.abortReason = undefined;
-    slot.aborted = false;
-    slot.referenced = true;
+    if (slot.extra !== null) slot.extra.abortReason = undefined;
+    slot.flags = 0;
     slot.arenaOffset = -1;
     slot.operation = null;
     slot.handle = null;
@@ -383,8 +396,7 @@ export class Engine {
       const name = u32[abi.RETURNS_U32 + 2 * i] as number;
       const generation = u32[abi.RETURNS_U32 + 2 * i + 1] as number;
       if (generation === 0) {
-        this.#postTags[name] = null;
-        this.#freeTags[this.#freeTagCount++] = name;
+        this.#untag(name);
         continue;
       }
       const slot = this.#slots[name] as Slot;
@@ -456,17 +468,16 @@ export class Engine {
     slot.operation = operation;
     slot.operationId = operationId;
     slot.handle = handle;
-    if (handle !== null) {
-      slot.key = handle.key;
-      slot.handleId = handle.id;
-    }
-    slot.native = true;
-    slot.internal = isInternal(operation);
-    if (slot.internal) {
+    let flags = (slot.flags & SLOT_ABORTED) | SLOT_NATIVE;
+    if (isInternal(operation)) {
+      flags |= SLOT_INTERNAL;
       this.#internalInFlight++;
-      slot.referenced = (operation as SettledOperation).referenced;
-      if (!slot.referenced) this.#unreferenced++;
+      if (!(operation as SettledOperation).referenced) {
+        flags |= SLOT_UNREFERENCED;
+        this.#unreferenced++;
+      }
     }
+    slot.flags = flags;
     bindOperation(operation, slot, opcode);
     this.inFlight++;
     this.started++;
@@ -475,7 +486,7 @@ export class Engine {
 
   /** In place of a start whose signal is aborted already: its packet is queued and native code never hears of it. */
   beginAborted(slot: Slot): void {
-    slot.native = false;
+    slot.flags &= ~SLOT_NATIVE;
     if (slot.internal) {
       // Internal operations are settled out of order anyway; a post would be shown to gets.
       PromiseThen(settledPromise, () => {
@@ -483,12 +494,17 @@ export class Engine {
       });
       return;
     }
+    try {
+      this.#post(0, 0, 0, slot);
+    } catch (error) {
+      this.#takeBackStart(slot); // no memory for its packet: nothing was started
+      throw error;
+    }
     this.#ownPosts++;
-    this.#post(0, 0, 0, this.#tag(slot));
   }
 
   setReferenced(slot: Slot, on: boolean): void {
-    slot.referenced = on;
+    slot.flags = on ? slot.flags & ~SLOT_UNREFERENCED : slot.flags | SLOT_UNREFERENCED;
     this.#unreferenced += on ? -1 : 1;
     if (!this.closed) this.#updateLiveness();
   }
@@ -496,17 +512,23 @@ export class Engine {
   // ---- posting
 
   post(key: number, bytes: number, operation: Operation | null, operationId: number): void {
+    this.#post(key, bytes, operationId, operation);
     this.posts++;
-    this.#post(key, bytes, operationId, operation === null ? abi.TAG_NONE : this.#tag(operation));
   }
 
-  #post(key: number, bytes: number, operationId: number, tag: number): void {
+  #post(key: number, bytes: number, operationId: number, item: Operation | Slot | null): void {
     const { f64 } = this;
+    const tag = item === null ? abi.TAG_NONE : this.#tag(item);
     f64[abi.POST_KEY_F64] = key;
     f64[abi.POST_BYTES_F64] = bytes;
     f64[abi.POST_OPERATION_F64] = operationId;
     this.u32[abi.POST_TAG_U32] = tag;
-    this.#nativePost();
+    try {
+      this.#nativePost();
+    } catch (error) {
+      if (tag !== abi.TAG_NONE) this.#untag(tag);
+      throw error;
+    }
     if (this.shared) return; // whoever waits is woken natively
     if (this.dispatch !== null || this.waiters.first !== null) this.#scheduleTurn();
   }
@@ -516,6 +538,11 @@ export class Engine {
     const tag = this.#freeTagCount > 0 ? (this.#freeTags[--this.#freeTagCount] as number) : tags.length;
     tags[tag] = item;
     return tag;
+  }
+
+  #untag(tag: number): void {
+    this.#postTags[tag] = null;
+    this.#freeTags[this.#freeTagCount++] = tag;
   }
 
   // ---- native calls
@@ -569,7 +596,7 @@ export class Engine {
   }
 
   cancel(slot: Slot, by: number): boolean {
-    if (this.closed || !slot.native) return false;
+    if (this.closed || (slot.flags & SLOT_NATIVE) === 0) return false;
     this.ingest();
     const asked = this.native.cancel(slot.index, slot.generation, by);
     this.poke();
@@ -618,8 +645,7 @@ export class Engine {
       let operation: Operation | undefined;
       if (tag !== abi.TAG_NONE) {
         const item = this.#postTags[tag] ?? null;
-        this.#postTags[tag] = null;
-        this.#freeTags[this.#freeTagCount++] = tag;
+        this.#untag(tag);
         if (item instanceof Slot) return this.#finish(item, item.generation, 0, 0, abi.BY_SIGNAL, -1, 0);
         if (item !== null) operation = item;
       }
@@ -693,12 +719,15 @@ export class Engine {
     nativeCode: number,
   ): CompletionPacket | null {
     const operation = slot.operation as Operation;
-    const { opcode, key, operationId, internal } = slot;
+    const { opcode, operationId, internal, handle, extra } = slot;
+    // An open has no handle yet, and its key in the extra.
+    const key = handle === null ? (extra === null ? 0 : extra.key) : handle.key;
     let error = null;
     if (status !== 0) {
       let cause: unknown;
-      if (by === abi.BY_SIGNAL) cause = slot.signal === null ? slot.abortReason : reasonOf(slot.signal.signal);
-      error = status < 0 ? canceledError(opcode, by, slot.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
+      const signal = extra === null ? null : extra.signal;
+      if (by === abi.BY_SIGNAL) cause = signal === null ? extra?.abortReason : reasonOf(signal.signal);
+      error = status < 0 ? canceledError(opcode, by, extra?.abortReason) : errorOfStatus(status, nativeCode, opcode, by, cause);
     }
     let moved = bytes;
     if (!this.memory.finish(slot, bytes, readsInto(opcode))) {
@@ -706,12 +735,12 @@ export class Engine {
       error ??= detachedError(opcode);
     }
     let result: unknown;
-    let packetHandle = slot.handleId;
+    let packetHandle = handle === null ? 0 : handle.id;
     if (error === null && opcode >= abi.OP_SIZE && opcode <= abi.OP_ACCEPT) {
-      result = this.#resultOf(opcode, value, key, slot.append);
+      result = this.#resultOf(opcode, value, key, extra?.append ?? false);
       if (opcode === abi.OP_OPEN) packetHandle = value;
     }
-    if (slot.signal !== null) leaveSignal(slot);
+    if (extra !== null) leaveSignal(slot);
     if (!slot.referenced) this.#unreferenced--;
     this.#free(slot, nextGeneration);
     releaseOperation(operation);
@@ -957,8 +986,7 @@ export class Engine {
     if (this.#turnScheduled || this.#draining || this.#again) return;
     if (this.shared) {
       // Only a turn that native code begins has an end of the job.
-      if (!this.#loopStarted) this.#startLoop();
-      this.native.wake();
+      if (this.#ensureLoop()) this.native.wake();
       return;
     }
     this.#turnScheduled = true;
@@ -967,8 +995,8 @@ export class Engine {
       return;
     }
     // An immediate that isn't referenced runs when something else wakes libuv, and only then.
-    if (!this.#loopStarted) this.#startLoop();
-    this.native.wake();
+    if (this.#ensureLoop()) this.native.wake();
+    else this.#turnScheduled = false;
   }
 
   /** Submits, lets the native side reap, and has the loop woken for what comes. The end of a job, or of a turn without a consumer. */
@@ -980,7 +1008,11 @@ export class Engine {
       this.#updateLiveness();
       return;
     }
-    if (!this.#loopStarted) this.#startLoop();
+    if (!this.#ensureLoop()) {
+      this.ingest(); // what was started is begun all the same
+      this.#updateLiveness();
+      return;
+    }
     if (this.shared) {
       this.#armed = waiting;
       this.#enter(abi.ENTER_ARM | (waiting ? abi.ENTER_WANT_USER : 0), 0, 0, 0);
@@ -1005,8 +1037,24 @@ export class Engine {
     return (user ? abi.ENTER_WANT_USER : 0) | (this.#internalInFlight > 0 ? abi.ENTER_WANT_INTERNAL : 0);
   }
 
+  /**
+   * False: nothing is left to wake the event loop by. Whoever waits for that hears of it: gets reject, for a dispatch and for promises of
+   * operations it is an uncaught exception. The next start or wait tries again.
+   */
+  #ensureLoop(): boolean {
+    if (this.#loopStarted) return true;
+    try {
+      this.#startLoop();
+      return true;
+    } catch (error) {
+      for (let waiter = this.waiters.first; waiter !== null; waiter = this.waiters.first) this.endWaiter(waiter, error as Error);
+      if (this.dispatch !== null || this.#internalInFlight > 0) native.fatalException(error);
+      return false;
+    }
+  }
+
+  /** Throws EMFILE. */
   #startLoop(): void {
-    this.#loopStarted = true;
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
     this.native.startLoop(() => {
@@ -1018,6 +1066,7 @@ export class Engine {
         return false;
       }
     });
+    this.#loopStarted = true;
     this.native.unref();
   }
 
@@ -1098,6 +1147,7 @@ export class Engine {
     else if (this.#budget <= 0) return this.#endTurn();
     this.#draining = true;
     let delivered = 0;
+    let ended = false; // a look found nothing more, and the event loop is told of what comes next
     try {
       const user = this.dispatch !== null || this.waiters.first !== null;
       if (!(user && this.#fetched())) {
@@ -1106,13 +1156,22 @@ export class Engine {
         const flags = abi.ENTER_ARM | (user ? abi.ENTER_WANT_USER : 0) | (internal ? abi.ENTER_WANT_INTERNAL : 0);
         if (this.closed) return false;
         if (!user && !internal) this.#enter(flags, 0, 0, 0);
-        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) delivered = this.#deliver(user);
+        else if (this.#reap(flags, BATCH_MAX, 0, 0) > 0) {
+          delivered = this.#deliver(user);
+          // What handlers have started may be done by the next look: those packets belong to the same batch, and cost no callback
+          // from native code with its ticks and microtasks.
+          while (this.#goesOn(delivered)) {
+            ended = this.#reap(flags, MathMin(this.#budget - delivered, BATCH_MAX), 0, 0) === 0;
+            if (ended) break;
+            delivered += this.#deliver(true);
+          }
+        }
       } else delivered = this.#deliver(true);
     } finally {
       this.#draining = false;
     }
     if (this.closed) return false;
-    if (delivered === 0) {
+    if (delivered === 0 || ended) {
       this.#updateLiveness();
       this.#armTimer();
       return false;
@@ -1121,6 +1180,20 @@ export class Engine {
     if (this.#budget <= 0) return this.#endTurn();
     this.#again = true;
     return true;
+  }
+
+  /** Whether a batch of that many packets, all of them a handler's, is lengthened. An inverted loop's starts are its wait's. */
+  #goesOn(delivered: number): boolean {
+    return (
+      delivered < this.#budget &&
+      this.staged > 0 &&
+      this.dispatch !== null &&
+      this.waiters.first === null &&
+      this.#internalInFlight === 0 &&
+      !this.#inverted &&
+      !this.#fetched() &&
+      !this.closed
+    );
   }
 
   /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */
@@ -1197,7 +1270,8 @@ export class Engine {
     const { handler } = current;
     let count = 0;
     while (count < limit && this.dispatch === current && this.waiters.first === null) {
-      const packet = this.take();
+      let packet = this.take();
+      if (packet === null && this.shared && count < SHARED_BATCH_MAX && this.#another()) packet = this.take();
       if (packet === null) break;
       count++;
       this.u32[abi.UNSEEN_U32] = 0;
@@ -1210,6 +1284,12 @@ export class Engine {
       }
     }
     return count;
+  }
+
+  /** One more packet for a dispatch whose thread has its place still. */
+  #another(): boolean {
+    if (this.closed || placeAt !== this || (this.u32[abi.QUEUED_U32] as number) === 0) return false;
+    return this.#reap(abi.ENTER_WANT_USER | abi.ENTER_MORE | abi.ENTER_JOB, 1, 0, 0) > 0;
   }
 
   // ---- closing
@@ -1243,7 +1323,7 @@ export class Engine {
       const slot = slots[i] as Slot;
       const { operation } = slot;
       if (operation === null) continue;
-      if (slot.signal !== null) leaveSignal(slot);
+      leaveSignal(slot);
       if (!slot.internal) continue;
       try {
         const kind = kindNames[slot.opcode] as OperationKind;
@@ -1285,10 +1365,9 @@ export class Engine {
       slot.operation = null;
       slot.handle = null;
       slot.view = null;
-      slot.views = null;
       slot.block = null;
       slot.registration = null;
-      slot.registrations = null;
+      slot.extra = null;
     }
     slots.length = 0;
     this.#freeSlot = null;
@@ -1327,7 +1406,7 @@ export class Engine {
     const head = u32[word] as number;
     if (head === SETTLED || (head & 0xff) === abi.OP_POST) return false;
     const slot = this.#slots[u32[word + 1] as number] as Slot;
-    if (slot.views !== null) return true; // of a vector's places nothing is kept
+    if (slot.extra !== null && slot.extra.views !== null) return true; // of a vector's places nothing is kept
     return slot.arenaOffset >= from && slot.arenaOffset < to;
   }
 

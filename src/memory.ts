@@ -5,6 +5,7 @@
 import * as abi from './abi.js';
 import { bufferDetached, misuse, outOfRange, wrongType, wrongValue } from './errors.js';
 import type { NativePort } from './native.js';
+import { native } from './native.js';
 import {
   ArrayBufferIsView,
   ArrayBufferPrototype,
@@ -27,7 +28,8 @@ import {
   TypedArrayTag,
   Uint8ArraySet,
 } from './primordials.js';
-import type { Slot } from './slot.js';
+import type { Slot, SlotExtra } from './slot.js';
+import { extraOf } from './slot.js';
 import { integer } from './validate.js';
 
 /** A view that operations take: any TypedArray (Buffer included) or DataView, over any kind of buffer. */
@@ -69,6 +71,8 @@ const LARGE_IDLE_MAX = 8 * 2 ** 20;
 const REGISTRATIONS_IDLE_MAX = 16;
 /** Up to here a loop is faster than set(), which needs two views made. */
 const LOOP_COPY_MAX = 160;
+/** From here on native code copies: set() goes word by word where one side is shared memory, and takes several times as long at 64 KiB. */
+export const NATIVE_COPY_MIN = 8192;
 
 // Where the view last looked at lies. Module variables, because a result object would be one allocation an operation. Whoever has used
 // them forgets the buffer, so that nothing of a user's is held longer than its operation.
@@ -116,6 +120,8 @@ function copyOut(view: View, offset: number, length: number, block: Block, at: n
   if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
     const source = view as Uint8Array;
     for (let i = 0; i < length; i++) bytes[at + i] = source[offset + i] as number;
+  } else if (length >= NATIVE_COPY_MIN) {
+    native.copy(bytes, at, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, length);
   } else if (length > 0) {
     Uint8ArraySet(bytes, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), at);
   }
@@ -126,6 +132,8 @@ function copyIn(view: View, offset: number, length: number, block: Block, at: nu
     const { bytes } = block;
     const target = view as Uint8Array;
     for (let i = 0; i < length; i++) target[offset + i] = bytes[at + i] as number;
+  } else if (length >= NATIVE_COPY_MIN) {
+    native.copy(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, block.bytes, at, length);
   } else if (length > 0) {
     const source = new NativeUint8Array(block.memory, at, length);
     Uint8ArraySet(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), source);
@@ -320,8 +328,9 @@ export class Memory {
    * thread may grow a shared buffer, and the views that track its length, at any time.
    */
   placeVector(slot: Slot, views: readonly View[], lengths: readonly number[], total: number, out: boolean): boolean {
-    slot.views = views;
-    slot.viewLengths = lengths;
+    const extra = extraOf(slot);
+    extra.views = views;
+    extra.viewLengths = lengths;
     if (total === 0) {
       this.#placeNothing();
       return false;
@@ -359,7 +368,7 @@ export class Memory {
       this.memoryId = abi.MEMORY_ARENA;
       return;
     }
-    const held = slot.registrations as Registration[];
+    const held = extraOf(slot).registrations as Registration[];
     for (let i = 0; i < held.length; i++) {
       const registration = held[i] as Registration;
       // The last one registered is the longest.
@@ -375,14 +384,15 @@ export class Memory {
 
   #allInPlace(slot: Slot, views: readonly View[], lengths: readonly number[]): boolean {
     const held: Registration[] = [];
-    slot.registrations = held;
+    const extra = extraOf(slot);
+    extra.registrations = held;
     for (let i = 0; i < views.length; i++) {
       locateView(views[i] as View);
       if (viewBuffer === this.arena) continue;
       const registration = this.#registration(viewByteOffset + (lengths[i] as number));
       if (registration === null) {
         for (let j = 0; j < held.length; j++) this.#unuse(held[j] as Registration);
-        slot.registrations = null;
+        extra.registrations = null;
         return false;
       }
       registration.uses++;
@@ -400,30 +410,32 @@ export class Memory {
    */
   finish(slot: Slot, bytes: number, reads: boolean): boolean {
     let whole = true;
-    const { block } = slot;
+    const { block, extra } = slot;
     if (slot.registration !== null) this.#unuse(slot.registration);
     else if (reads && slot.view !== null) {
       whole = locateView(slot.view) && viewByteLength >= slot.viewOffset + slot.viewLength;
       if (whole && block !== null) copyIn(slot.view, slot.viewOffset, MathMin(bytes, slot.viewLength), block, block.offset);
-    } else if (slot.views !== null) whole = this.#finishVector(slot, slot.views, bytes, reads);
+    } else if (extra !== null && extra.views !== null) whole = this.#finishVector(block, extra, extra.views, bytes, reads);
     if (block !== null) this.#giveBack(block);
+    if (extra !== null) {
+      extra.views = null;
+      extra.viewLengths = null;
+    }
     slot.view = null;
-    slot.views = null;
-    slot.viewLengths = null;
     slot.block = null;
     slot.registration = null;
     viewBuffer = nowhere;
     return whole;
   }
 
-  #finishVector(slot: Slot, views: readonly View[], bytes: number, reads: boolean): boolean {
-    const { block, registrations } = slot;
-    slot.registrations = null;
+  #finishVector(block: Block | null, extra: SlotExtra, views: readonly View[], bytes: number, reads: boolean): boolean {
+    const { registrations } = extra;
+    extra.registrations = null;
     if (registrations !== null) {
       for (let i = 0; i < registrations.length; i++) this.#unuse(registrations[i] as Registration);
     }
     if (!reads || block === null) return true;
-    const lengths = slot.viewLengths as readonly number[];
+    const lengths = extra.viewLengths as readonly number[];
     for (let i = 0; i < views.length; i++) {
       if (!locateView(views[i] as View) || viewByteLength < (lengths[i] as number)) return false;
     }

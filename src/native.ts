@@ -160,6 +160,8 @@ export interface NativeModule {
   /** 4, 6, or 0: not a literal address. */
   parseAddress(host: string, out: Uint8Array): number;
   formatAddress(address: Uint8Array): string;
+  /** Copies `length` bytes; throws, and copies nothing, where one of the views doesn't have them (a detached one has none). */
+  copy(to: Uint8Array, toAt: number, from: Uint8Array, fromAt: number, length: number): void;
   /** The index into `errors` that a native error of that operation has. */
   mapError(nativeCode: number, opcode: number): number;
   /** Reports an uncaught exception, as if thrown out of an event-loop callback. */

@@ -32,6 +32,8 @@ const OPERATIONS_DEFAULT = 65_536;
 const ARENA_MAX = 2 ** 31;
 const ARENA_DEFAULT = 16 * 2 ** 20;
 const ARENA_STEP = 64 * 2 ** 10;
+/** No runtime says where a SharedArrayBuffer begins in memory: with a page more there are arenaBytes from a page's beginning on. */
+const ARENA_ALIGNMENT = 4096;
 const RING_MIN = 8;
 const RING_MAX = 4096;
 const RING_DEFAULT = 1024;
@@ -59,7 +61,10 @@ export interface CreateOptions {
   shared?: boolean | undefined;
   /** Operations in flight at most, 1 to 1,048,576; 65,536 unless given. One more throws EAGAIN. */
   maxOperations?: number | undefined;
-  /** Size of the arena in bytes, 0 to 2^31, taken up to a multiple of 64 KiB; 16 MiB unless given. Pages cost nothing until touched. */
+  /**
+   * What the arena can hand out, in bytes, 0 to 2^31, taken up to a multiple of 64 KiB; 16 MiB unless given. Pages cost nothing until
+   * touched.
+   */
   arenaBytes?: number | undefined;
   /**
    * 'plain', the default: libuv waits, and watches the port. 'inverted': the port waits, and watches libuv. That is faster with few
@@ -122,6 +127,11 @@ export interface Stats {
   running: number;
   /** Of a shared port: times that a waiting thread was released for a packet. */
   releases: number;
+  /**
+   * Of a shared port: times that a thread was noticed to sleep in the kernel while packets waited, so that another ran in its place; each
+   * is a place for `port.blocking`.
+   */
+  sleepsNoticed: number;
 }
 
 /** What another thread attaches to a shared port with: for postMessage or workerData. Its parts mean nothing to anybody else. */
@@ -149,7 +159,10 @@ export class Consumer {
   readonly #dispatch: Dispatch;
 
   static {
-    consumerStopped = (consumer) => consumer.#engine.dispatch !== consumer.#dispatch;
+    consumerStopped = (consumer) => {
+      if (typeof consumer !== 'object' || consumer === null || !(#engine in consumer)) throw invalidThis('a Consumer', consumer);
+      return consumer.#engine.dispatch !== consumer.#dispatch;
+    };
   }
 
   /** @internal */
@@ -239,7 +252,7 @@ function openBackend(
     throw misuse(Error, 'ERR_NOT_SUPPORTED', "an inverted event loop waits in a ring of its own thread's: not on a shared port");
   }
   const names = chooseBackends(options.backend);
-  const arena = newArena(Math.ceil(arenaBytes / ARENA_STEP) * ARENA_STEP);
+  const arena = newArena(arenaBytes === 0 ? 0 : Math.ceil(arenaBytes / ARENA_STEP) * ARENA_STEP + ARENA_ALIGNMENT);
   const arenaView = new Uint8Array(arena);
   const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
   const refused: string[] = [];
@@ -526,7 +539,10 @@ export class CompletionPort<C = unknown> {
     return engineOf(this).allInFlight;
   }
 
-  /** The port's own memory. Views of it are used by operations in place, without a copy. */
+  /**
+   * The port's own memory: `arenaBytes`, and a page more, since blocks are aligned in memory and it may itself begin anywhere. Views of
+   * it are used by operations in place, without a copy.
+   */
   get arena(): SharedArrayBuffer {
     engineOf(this).checkOpen();
     return engineOf(this).memory.arena;
@@ -664,7 +680,8 @@ export class CompletionPort<C = unknown> {
   /**
    * Takes one packet without blocking the event loop. Waiting gets are served first come, first served, before a dispatch.
    *
-   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse
+   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse; EMFILE where no descriptor or thread is left to wake the
+   *   event loop by (each port without libuv, as on Bun and Deno, has some of its own)
    */
   get(options?: GetOptions): Promise<Packet<C> | null> {
     return waitFor(engineOf(this), 0, options, null) as Promise<Packet<C> | null>;
@@ -683,8 +700,8 @@ export class CompletionPort<C = unknown> {
   }
 
   /**
-   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch; timers and other
-   * I/O have their turn after 512 packets. What the handler throws is reported as an uncaught exception, and the rest still arrives.
+   * Has a function called for each packet, from the event loop: the fastest form. Microtasks run after each batch: what was there, and
+   * what its handlers have started and is done at once, at most 512 packets. After as many, timers and other I/O have their turn. What the handler throws is reported as an uncaught exception, and the rest still arrives.
    * Handlers run in the async context of this call.
    *
    * @throws ERR_ALREADY_DISPATCHING: a port has one dispatch at a time
@@ -704,7 +721,7 @@ export class CompletionPort<C = unknown> {
   /**
    * Hands out memory of the arena: operations use it in place.
    *
-   * @param bytes - at least 1; blocks are 64-byte aligned, from 4 KiB up 4,096-byte aligned
+   * @param bytes - at least 1; blocks are 64-byte aligned in memory, from 4 KiB up 4,096-byte aligned, as O_DIRECT asks for
    * @throws ENOBUFS if the arena has no piece of that size left
    */
   allocate(bytes: number): Uint8Array<SharedArrayBuffer> {
@@ -782,6 +799,7 @@ export class CompletionPort<C = unknown> {
       waiting: at(14),
       running: at(15),
       releases: at(16),
+      sleepsNoticed: at(17),
     };
   }
 

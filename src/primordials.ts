@@ -35,7 +35,6 @@ export const PromiseThen = uncurryThis(Promise.prototype.then) as (
   fulfilled: () => void,
 ) => Promise<void>;
 export const ObjectSetPrototypeOf = Object.setPrototypeOf as <T>(value: T, prototype: null) => T;
-export const ReflectSet = Reflect.set;
 export const StringIncludes = uncurryThis(String.prototype.includes) as (text: string, part: string) => boolean;
 export const StringSlice = uncurryThis(String.prototype.slice) as (text: string, from: number, to: number) => string;
 

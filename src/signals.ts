@@ -1,9 +1,10 @@
 // AbortSignals of operations: one listener a signal, however many operations wait on it. A record holds its operations' slots in a
-// list linked through the slots themselves, so that joining and leaving allocates nothing.
+// list linked through the slots' extras, so that joining and leaving allocates nothing once a slot has one.
 
 import * as abi from './abi.js';
 import { AbortSignalReason, EventTargetAdd, EventTargetRemove, WeakMapGet, WeakMapSet } from './primordials.js';
 import type { Slot } from './slot.js';
+import { extraOf } from './slot.js';
 
 export class SignalRecord {
   readonly signal: AbortSignal;
@@ -15,10 +16,10 @@ export class SignalRecord {
     this.listener = () => {
       // Cancelling delivers nothing here; but on a shared port it may be heard that other threads took packets, whose slots leave the list.
       const slots: Slot[] = [];
-      for (let slot = this.first; slot !== null; slot = slot.signalNext) slots[slots.length] = slot;
+      for (let slot = this.first; slot !== null; slot = slot.extra?.signalNext ?? null) slots[slots.length] = slot;
       for (let i = 0; i < slots.length; i++) {
         const slot = slots[i] as Slot;
-        if (slot.signal === this) slot.engine.cancel(slot, abi.BY_SIGNAL);
+        if (slot.extra?.signal === this) slot.engine.cancel(slot, abi.BY_SIGNAL);
       }
     };
   }
@@ -62,23 +63,24 @@ export function joinSignal(signal: AbortSignal, slot: Slot): void {
     WeakMapSet(records, signal, record);
   }
   if (record.first === null) listen(signal, record.listener);
-  slot.signal = record;
-  slot.signalPrevious = null;
-  slot.signalNext = record.first;
-  if (record.first !== null) record.first.signalPrevious = slot;
+  const extra = extraOf(slot);
+  extra.signal = record;
+  extra.signalPrevious = null;
+  extra.signalNext = record.first;
+  if (record.first !== null) extraOf(record.first).signalPrevious = slot;
   record.first = slot;
 }
 
-/** Ends that. The listener goes with the last operation. */
+/** Ends that, where there is a signal. The listener goes with the last operation. */
 export function leaveSignal(slot: Slot): void {
-  const record = slot.signal;
-  if (record === null) return;
-  const { signalPrevious, signalNext } = slot;
-  slot.signal = null;
-  slot.signalPrevious = null;
-  slot.signalNext = null;
+  const { extra } = slot;
+  if (extra === null || extra.signal === null) return;
+  const { signal: record, signalPrevious, signalNext } = extra;
+  extra.signal = null;
+  extra.signalPrevious = null;
+  extra.signalNext = null;
   if (signalPrevious === null) record.first = signalNext;
-  else signalPrevious.signalNext = signalNext;
-  if (signalNext !== null) signalNext.signalPrevious = signalPrevious;
+  else extraOf(signalPrevious).signalNext = signalNext;
+  if (signalNext !== null) extraOf(signalNext).signalPrevious = signalPrevious;
   if (record.first === null) unlisten(record.signal, record.listener);
 }

@@ -13,9 +13,10 @@ import { engineFor } from './handle.js';
 import type { View } from './memory.js';
 import { checkVector } from './memory.js';
 import type { Operation, OperationOptions } from './operation.js';
-import { checkIdle, isInternal, operationFor, placedLength, placeOf, rememberPlace } from './operation.js';
+import { checkIdle, forgetPlace, isInternal, operationFor, placedLength, placeOf, rememberPlace } from './operation.js';
 import { joinSignal, reasonOf } from './signals.js';
 import type { Slot } from './slot.js';
+import { extraOf, SLOT_ABORTED, SLOT_INTERNAL } from './slot.js';
 import { abortedSignal, integer, milliseconds, safeInteger } from './validate.js';
 
 export type Given<C> = Operation<C> | OperationOptions<C> | undefined;
@@ -62,9 +63,9 @@ function launch(
     joinSignal(signal, slot);
     return !engine.closed;
   }
-  slot.abortReason = reasonOf(signal);
+  extraOf(slot).abortReason = reasonOf(signal);
   // On a shared port its packet may be another thread's: native code makes it.
-  if (engine.shared) slot.aborted = true;
+  if (engine.shared) slot.flags |= SLOT_ABORTED;
   else engine.beginAborted(slot);
   return engine.shared;
 }
@@ -113,6 +114,7 @@ export function startBuffer<C>(
   }
   if (memory.inArena && memory.viewBytes <= abi.LENGTH_MAX)
     rememberPlace(operation, buffer as View, memory, memory.memoryOffset - from, memory.viewBytes);
+  else forgetPlace(operation); // it works elsewhere now: that view isn't to be held any longer
   const { memoryId, memoryOffset } = memory;
   if (launch(engine, slot, opcode, operation, state, id, signal, aborted)) {
     engine.write(engine.room(1), slot, opcode, 0, memoryId, memoryOffset, bytes, position, timeout);
@@ -247,9 +249,10 @@ export function startOpen<C>(
   engine.checkOpen();
   checkIdle(operation);
   const slot = engine.acquire();
-  slot.append = append;
-  slot.aborted = engine.shared && aborted;
-  slot.internal = isInternal(operation);
+  const extra = extraOf(slot);
+  extra.append = append;
+  extra.key = key;
+  slot.flags = (engine.shared && aborted ? SLOT_ABORTED : 0) | (isInternal(operation) ? SLOT_INTERNAL : 0);
   if (!aborted || engine.shared) {
     // In the order of the starts: what was started before is handed over before.
     engine.ingest();
@@ -268,6 +271,4 @@ export function startOpen<C>(
     }
   }
   launch(engine, slot, abi.OP_OPEN, operation, null, id, signal, aborted);
-  slot.key = key;
-  slot.handleId = 0;
 }

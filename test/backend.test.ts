@@ -49,16 +49,18 @@ try {
 console.log(JSON.stringify({ seen, left }));
 `;
 
-test.each([
-  ['io_uring', []],
-  ['epoll', [`${root}build/test/deny_uring`, 'EPERM']],
-])('without descriptors a port on %s is EMFILE, with enough it is made', (auto, before) => {
+test.each<[string, string[], string]>([
+  ['io_uring', [], ''],
+  ['io_uring', [], 'uv_poll'], // a shared port's event loop is woken by a thread then, which needs descriptors of its own
+  ['epoll', [`${root}build/test/deny_uring`, 'EPERM'], ''],
+])('without descriptors a port on %s is EMFILE, with enough it is made', (auto, before, disabled) => {
   const [command, ...args] = [
     ...['prlimit', '--nofile=200:200'],
     ...before,
     ...[process.execPath, '--input-type=module', '-e', script],
   ] as [string, ...string[]];
-  const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8', timeout: 20_000 });
+  const env = { ...process.env, COMPLETION_PORT_DISABLE: disabled };
+  const { status, stdout, stderr } = spawnSync(command, args, { env, encoding: 'utf8', timeout: 20_000 });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   const { seen, left } = JSON.parse(stdout) as { seen: Record<string, string[]>; left: number };
   expect(left).toBe(9);
@@ -68,6 +70,95 @@ test.each([
     expect(enough, `${options}: ${outcomes}`).toBeGreaterThan(0);
     expect(outcomes, options).toEqual(outcomes.map((_, index) => (index < enough ? 'EMFILE' : name)));
   }
+});
+
+describe('where nothing is left to wake the event loop by', () => {
+  const run = (before: string[], body: string): unknown => {
+    const source = `
+      import * as fs from 'node:fs';
+      import { spawnSync } from 'node:child_process';
+      import { CompletionPort, FileHandle } from ${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)};
+      const codeOf = (promise) => promise.then(() => null, (error) => error.code);
+      const fillers = [];
+      const fill = () => {
+        try {
+          for (;;) fillers.push(fs.openSync('/dev/null'));
+        } catch {}
+      };
+      ${body}`;
+    const [command = process.execPath, ...args] = [...before, process.execPath, '--input-type=module', '-e', source];
+    const env = {
+      ...process.env,
+      COMPLETION_PORT_DISABLE: 'uv_poll',
+      COMPLETION_PORT_BUILD: 'test',
+      COMPLETION_PORT_TEST_STALL: '300',
+    };
+    const { status, signal, stdout, stderr } = spawnSync(command, args, { env, encoding: 'utf8', timeout: 20_000 });
+    expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
+    return JSON.parse(stdout);
+  };
+  const few = ['prlimit', '--nofile=200:200'];
+
+  test.each(['io_uring', 'epoll'])('a get on %s rejects with EMFILE, and the next one tries again', (backend) => {
+    const body = `
+      const port = CompletionPort.create({ backend: '${backend}' });
+      fill();
+      const codes = [await codeOf(port.get()), await codeOf(port.getMany(3))];
+      for (const fd of fillers) fs.closeSync(fd);
+      setTimeout(() => port.post(7), 20);
+      const { key } = await port.get();
+      console.log(JSON.stringify({ codes, key }));`;
+    expect(run(few, body)).toEqual({ codes: ['EMFILE', 'EMFILE'], key: 7 });
+  });
+
+  test('a dispatch hears of it as an uncaught exception', () => {
+    const body = `
+      const port = CompletionPort.create();
+      fill();
+      process.once('uncaughtException', ({ code }) => console.log(JSON.stringify(code)));
+      port.dispatch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      port.close();`;
+    expect(run(few, body)).toBe('EMFILE');
+  });
+
+  test('what was started is begun, and blocking gets go on', () => {
+    const body = `
+      const port = CompletionPort.create();
+      const file = FileHandle.openSync('/dev/zero');
+      port.associate(file, 1);
+      fill();
+      const view = new Uint8Array(8);
+      file.read(view, { position: 0 });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      console.log(JSON.stringify(port.getSync().bytesTransferred));`;
+    expect(run(few, body)).toBe(8);
+  });
+
+  test('a close waits for what can’t be cancelled', () => {
+    const body = `
+      const port = CompletionPort.create({ backend: 'epoll' });
+      const file = FileHandle.openSync('/dev/zero');
+      port.associate(file, 1);
+      fill();
+      file.sync();
+      port.flush();
+      port.close();
+      await port.closed;
+      console.log(JSON.stringify(port.isClosed));`;
+    expect(run(few, body)).toBe(true);
+  });
+
+  // RLIMIT_NPROC counts a user's threads, and isn't root's (setrlimit(2)).
+  test.skipIf(process.getuid?.() !== 0)('a thread that can’t be started is EMFILE, too', () => {
+    const user = ['setpriv', '--reuid=61234', '--regid=61234', '--clear-groups'];
+    const body = `
+      const port = CompletionPort.create();
+      const { status } = spawnSync('prlimit', ['--pid', String(process.pid), '--nproc=1:1']);
+      const code = await codeOf(port.get());
+      console.log(JSON.stringify({ status, code }));`;
+    expect(run(user, body)).toEqual({ status: 0, code: 'EMFILE' });
+  });
 });
 
 test('a port says why it has no better backend, and only then', async () => {

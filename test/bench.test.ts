@@ -2,9 +2,11 @@
 // question here: only that what is reported was measured, and that what wasn't is said.
 
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { workloadNames } from '../dist/bench/names.js';
@@ -52,10 +54,13 @@ function bench(
 
 const read = (file: string): BenchReport => JSON.parse(fs.readFileSync(path.join(folder, file), 'utf8')) as BenchReport;
 
-/** Processes that run a program of the benchmark. */
-function subjects(): string[] {
+/** What a benchmark measures and loads: this package's examples and programs for it, the C programs. */
+const programs = ['bench', 'examples', 'build/bench'].map((name) => path.join(root, name, path.sep));
+
+/** Processes that run such a program and were left behind; with `parent`, those that it has. */
+function subjects(parent = 1): string[] {
   const lines = execFileSync('ps', ['-eo', 'ppid=,args='], { encoding: 'utf8' }).split('\n');
-  return lines.filter((line) => /^\s*1 .*completion-port.*bench\/(subjects|peers)/.test(line));
+  return lines.filter((line) => Number.parseInt(line, 10) === parent && programs.some((folder) => line.includes(folder)));
 }
 
 describe('wrong use is one line that names the right one, and exit code 2', () => {
@@ -211,6 +216,57 @@ test(
   },
   limitMs,
 );
+
+test.each(['SIGINT', 'SIGQUIT'] as const)(
+  'a %s in the middle of a run ends what runs',
+  async (signal) => {
+    const args = ['bench', '--quick', '--workload', 'tcp-echo', '--only', 'connections=64 ', '--backend', 'io_uring'];
+    const child = spawn(process.execPath, [path.join(root, 'dist/cli/main.js'), ...args], { cwd: folder, stdio: 'ignore' });
+    const ended = once(child, 'close') as Promise<[number | null]>;
+    while (subjects(child.pid).length === 0 && child.exitCode === null) await sleep(20);
+    child.kill(signal);
+    const [code] = await ended;
+    expect(code).toBe(signal === 'SIGINT' ? 130 : 131);
+    expect(subjects()).toEqual([]);
+  },
+  limitMs,
+);
+
+test('compare refuses what is no report in one line, exit code 2', async () => {
+  const whole = JSON.parse(fs.readFileSync(path.join(root, 'test/fixtures/bench-report.json'), 'utf8')) as BenchReport;
+  const [result, ratio] = [whole.results[0], whole.ratios[0]];
+  for (const wrong of [
+    null,
+    {},
+    { ...whole, os: null },
+    { ...whole, runtime: {} },
+    { ...whole, results: [1] },
+    { ...whole, results: [{ ...result, params: undefined }] },
+    { ...whole, results: [{ ...result, cpuUsPerOp: null }] },
+    { ...whole, ratios: [{ ...ratio, cpu: {} }] },
+    { ...whole, absent: [null] },
+  ]) {
+    fs.writeFileSync(path.join(folder, 'wrong.json'), JSON.stringify(wrong));
+    const { code, stdout, stderr } = await bench(['compare', 'wrong.json']);
+    expect({ code, stdout, stderr }, JSON.stringify(wrong)?.slice(0, 80)).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: "completion-port bench compare: wrong.json: not a report of 'completion-port bench --json'\n",
+    });
+  }
+  fs.rmSync(path.join(folder, 'wrong.json'));
+  fs.writeFileSync(path.join(folder, 'right.json'), JSON.stringify({ ...whole, more: 1 }));
+  expect(await bench(['compare', 'right.json'])).toMatchObject({ code: 0, stderr: '' });
+});
+
+test('a look at whether a report can be written leaves a link to nothing as it is', async () => {
+  const link = path.join(folder, 'link.json');
+  fs.symlinkSync('elsewhere.json', link);
+  const { code } = await bench(['--json', 'link.json', '--backend', 'kqueue']);
+  expect(code).toBe(1);
+  expect(fs.readlinkSync(link)).toBe('elsewhere.json');
+  for (const name of ['link.json', 'elsewhere.json']) fs.rmSync(path.join(folder, name), { force: true });
+});
 
 test('a backend that is not here is said in one line, exit code 1', async () => {
   const { code, stdout, stderr } = await bench(['--backend', 'kqueue', '--quick']);

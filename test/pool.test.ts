@@ -130,6 +130,80 @@ test('a close waits for none of them, and what had not begun never will', { time
   expect(result.text).toBe('as before');
 });
 
+test('a worker is terminated while jobs of its are held back by the bound: they never run', { timeout: 60_000 }, () => {
+  const stallMs = 500;
+  const result = run(
+    stallMs,
+    `
+    const { Worker } = await import('node:worker_threads');
+    fs.writeFileSync(file, 'as before');
+    const worker = new Worker(\`
+      import { parentPort, workerData } from 'node:worker_threads';
+      import { CompletionPort, FileHandle } from 'completion-port';
+      const port = CompletionPort.create({ backend: 'epoll', poolThreads: 1 });
+      const handle = FileHandle.openSync(workerData, 'r+');
+      port.associate(handle, 1);
+      handle.sync();
+      for (let i = 0; i < 5; i++) handle.truncate(0);
+      port.flush();
+      parentPort.postMessage('started');
+      setInterval(() => {}, 1000);
+    \`, { eval: true, workerData: file });
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+    while (threads() === 0) await sleep(5);
+    const code = await worker.terminate();
+    // The pool is the process's, and serves it further; whatever is in line there comes before this.
+    const port = CompletionPort.create({ backend: 'epoll', poolThreads: 1 });
+    const handle = opened(port);
+    handle.sync();
+    const { error } = await port.get();
+    const text = fs.readFileSync(file, 'utf8');
+    port.close();
+    await port.closed;
+    for (let i = 0; i < 200 && threads() > 0; i++) await sleep(50);
+    print({ code, error, text, after: threads() });`,
+  );
+  expect(result).toEqual({ code: 1, error: null, text: 'as before', after: 0 });
+});
+
+test('ports that nobody has any more are collected, their share of threads and their descriptors with them', {
+  timeout: 60_000,
+}, () => {
+  const result = run(
+    1,
+    `
+    const { setFlagsFromString } = await import('node:v8');
+    const { runInNewContext } = await import('node:vm');
+    setFlagsFromString('--expose-gc');
+    const gc = runInNewContext('gc');
+    const descriptors = () => fs.readdirSync('/proc/self/fd').length;
+    let collected = 0;
+    const registry = new FinalizationRegistry(() => collected++);
+    const use = async (poolThreads) => {
+      const port = CompletionPort.create({ backend: 'epoll', poolThreads, arenaBytes: 65536 });
+      registry.register(port, null);
+      const handle = opened(port);
+      for (let i = 0; i < poolThreads * 2; i++) handle.sync();
+      let left = poolThreads * 2;
+      while (left > 0) left -= (await port.getMany(64)).length;
+      handle.close();
+    };
+    await use(1);
+    const before = descriptors();
+    const ports = 200;
+    for (let i = 0; i < ports; i++) {
+      await use(1 + (i % 7));
+      if (i % 20 === 19) gc();
+    }
+    for (let i = 0; i < 200 && (collected <= ports || descriptors() > before || threads() > 0); i++) {
+      gc();
+      await sleep(20);
+    }
+    print({ collected, more: Math.max(descriptors() - before, 0), threads: threads() });`,
+  );
+  expect(result).toEqual({ collected: 201, more: 0, threads: 0 });
+});
+
 test('another number of threads is refused, on any backend', () => {
   for (const backend of ['io_uring', 'epoll'] as const) {
     for (const poolThreads of [0, 1025, 1.5, -1, Number.NaN]) {

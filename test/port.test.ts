@@ -1,6 +1,7 @@
 // What the JavaScript half of a port does by itself: batches that are fetched ahead, consumers of several kinds at once, internal
 // operations beside user packets. The rules that every port must keep are the conformance suite's.
 
+import { execFileSync } from 'node:child_process';
 import { getEventListeners } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -170,6 +171,26 @@ describe('internal operations', () => {
   });
 });
 
+test('methods and getters of an operation and of a consumer are for these alone', () => {
+  const port = CompletionPort.create();
+  const consumer = port.dispatch(() => {});
+  for (const [kind, names] of [
+    [Operation.prototype, ['pending', 'kind', 'cancel']],
+    [Object.getPrototypeOf(consumer) as object, ['active', 'stop']],
+  ] as const) {
+    for (const name of names) {
+      const { get, value } = Object.getOwnPropertyDescriptor(kind, name) ?? {};
+      for (const receiver of [undefined, null, 1, 'x', {}, kind, port, new Proxy(new Operation(), {})]) {
+        expect(() => Reflect.apply(get ?? value, receiver, []), `${name} of ${typeof receiver}`).toThrow(
+          expect.objectContaining({ name: 'TypeError', code: 'ERR_INVALID_THIS' }),
+        );
+      }
+    }
+  }
+  consumer.stop();
+  port.close();
+});
+
 test('an operation of a closed port is free again when the port has let go', async () => {
   const listener = listen();
   const operation = new Operation();
@@ -202,4 +223,37 @@ test('one listener an AbortSignal, however many operations, and none afterwards'
   for (const packet of packets) expect(packet.error).toMatchObject({ code: 'ECANCELED', by: 'signal', cause: 'enough' });
   expect(getEventListeners(signal, 'abort').length).toBe(0);
   listener.close();
+});
+
+test('a post without memory for its packet leaves nothing behind: neither its own operation, nor a start whose signal is aborted', () => {
+  const program = `
+    import { CompletionPort, Operation, TcpSocket } from 'completion-port';
+    const port = CompletionPort.create({ maxOperations: 1 });
+    const socket = TcpSocket.openSync();
+    port.associate(socket, 1);
+    const codes = [];
+    const attempt = (start) => {
+      try {
+        start();
+        codes.push('started');
+      } catch (error) {
+        codes.push(error.code);
+      }
+    };
+    const operation = new Operation();
+    operation.signal = AbortSignal.abort();
+    const bytes = new Uint8Array(8);
+    for (let i = 0; i < 3; i++) {
+      attempt(() => port.post(1, 0, operation));
+      attempt(() => socket.shutdown({ signal: operation.signal }));
+      attempt(() => socket.recv(bytes, operation));
+      attempt(() => port.open('/', 'r', { key: 1, signal: operation.signal }));
+    }
+    const { inFlight, posts, operationsStarted } = port.stats();
+    console.log(JSON.stringify({ codes: [...new Set(codes)], pending: operation.pending, inFlight, posts, operationsStarted }));
+    port.close();
+  `;
+  const env = { ...process.env, COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_MUTANT: 'no-room-for-posts' };
+  const output = execFileSync(process.execPath, ['--input-type=module', '--eval', program], { env, encoding: 'utf8' });
+  expect(JSON.parse(output)).toEqual({ codes: ['ENOMEM'], pending: false, inFlight: 0, posts: 0, operationsStarted: 0 });
 });

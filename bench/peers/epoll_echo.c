@@ -6,21 +6,10 @@
 // Prints `listening on HOST:PORT`; ends with exit 0 on SIGTERM and SIGINT.
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <getopt.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
+
+#define NAME "epoll_echo"
+#include "echo_server.h"
 
 enum { EVENTS_MAX = 512 };
 
@@ -32,13 +21,6 @@ struct connection {
 };
 
 static int epoll_fd;
-static uint32_t buffer_bytes = 4096;
-
-static void die(const char *what, int error)
-{
-	fprintf(stderr, "epoll_echo: %s: %s\n", what, strerror(error));
-	exit(1);
-}
 
 static void watch(int fd, uint32_t events, void *data)
 {
@@ -96,64 +78,17 @@ static void accept_all(int listener)
 	}
 }
 
-static int listen_on(const char *host, int port)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-		die(host, EINVAL);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		die("socket", errno);
-	int on = 1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		die("bind", errno);
-	if (listen(fd, 4096) < 0)
-		die("listen", errno);
-	socklen_t length = sizeof address;
-	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
-		die("getsockname", errno);
-	printf("listening on %s:%d\n", host, ntohs(address.sin_port));
-	fflush(stdout);
-	return fd;
-}
-
 int main(int argc, char **argv)
 {
-	const char *host = "127.0.0.1";
-	int port = 0;
-	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
-						{"port", required_argument, NULL, 'p'},
-						{"buffer", required_argument, NULL, 'b'},
-						{0}};
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		switch (option) {
-		case 'h': host = optarg; break;
-		case 'p': port = atoi(optarg); break;
-		case 'b': buffer_bytes = (uint32_t)atoi(optarg); break;
-		default: return 2;
-		}
-	}
-
-	struct rlimit files;
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-
-	sigset_t signals;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
-	if (signal_fd < 0)
-		die("signalfd", errno);
+	struct echo_options options = read_options(argc, argv);
+	raise_file_limit();
+	int signal_fd = end_signals();
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (epoll_fd < 0)
 		die("epoll_create1", errno);
 
 	static struct connection the_listener, the_signals; // only their addresses are used
-	int listener = listen_on(host, port);
+	int listener = listen_on(options.host, options.port, SOCK_NONBLOCK);
 	watch(listener, EPOLLIN | EPOLLET, &the_listener);
 	watch(signal_fd, EPOLLIN, &the_signals);
 

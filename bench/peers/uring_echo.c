@@ -7,21 +7,10 @@
 // Prints `listening on HOST:PORT`; ends with exit 0 on SIGTERM and SIGINT.
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <getopt.h>
 #include <liburing.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
+
+#define NAME "uring_echo"
+#include "echo_server.h"
 
 enum { OP_RECV = 0, OP_SEND = 1, OP_ACCEPT = 2, OP_SIGNAL = 3, OP_MASK = 3 };
 
@@ -38,14 +27,7 @@ struct connection {
 
 static struct io_uring ring;
 static struct connection *free_list;
-static uint32_t buffer_bytes = 4096;
 static bool poll_first;
-
-static void die(const char *what, int error)
-{
-	fprintf(stderr, "uring_echo: %s: %s\n", what, strerror(error));
-	exit(1);
-}
 
 static struct io_uring_sqe *next_sqe(void)
 {
@@ -105,60 +87,12 @@ static void arm_accept(int listener)
 	io_uring_sqe_set_data64(sqe, OP_ACCEPT);
 }
 
-static int listen_on(const char *host, int port)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-	if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-		die(host, EINVAL);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		die("socket", errno);
-	int on = 1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		die("bind", errno);
-	if (listen(fd, 4096) < 0)
-		die("listen", errno);
-	socklen_t length = sizeof address;
-	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
-		die("getsockname", errno);
-	printf("listening on %s:%d\n", host, ntohs(address.sin_port));
-	fflush(stdout);
-	return fd;
-}
-
 int main(int argc, char **argv)
 {
-	const char *host = "127.0.0.1";
-	int port = 0;
-	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
-						{"port", required_argument, NULL, 'p'},
-						{"buffer", required_argument, NULL, 'b'},
-						{"poll-first", no_argument, NULL, 'f'},
-						{0}};
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		switch (option) {
-		case 'h': host = optarg; break;
-		case 'p': port = atoi(optarg); break;
-		case 'b': buffer_bytes = (uint32_t)atoi(optarg); break;
-		case 'f': poll_first = true; break;
-		default: return 2;
-		}
-	}
-
-	struct rlimit files;
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-
-	sigset_t signals;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
-	if (signal_fd < 0)
-		die("signalfd", errno);
+	struct echo_options options = read_options(argc, argv);
+	poll_first = options.poll_first;
+	raise_file_limit();
+	int signal_fd = end_signals();
 
 	struct io_uring_params parameters = {
 		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
@@ -170,7 +104,7 @@ int main(int argc, char **argv)
 	// The ring's own descriptor registered: io_uring_enter then skips looking it up.
 	io_uring_register_ring_fd(&ring);
 
-	int listener = listen_on(host, port);
+	int listener = listen_on(options.host, options.port, 0);
 	struct signalfd_siginfo signal_info;
 	struct io_uring_sqe *sqe = next_sqe();
 	io_uring_prep_read(sqe, signal_fd, &signal_info, sizeof signal_info, 0);

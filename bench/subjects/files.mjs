@@ -138,23 +138,11 @@ function heapBuffers(count) {
   throw new Error('no place in a Uint8Array is aligned for O_DIRECT');
 }
 
-/** The place in a page of the arena that O_DIRECT takes; the arena itself need not begin at a page of the machine. */
-function alignedPlace(port, file) {
-  const block = port.allocate(2 * PAGE);
-  for (let offset = 0; offset < PAGE; offset += 8) {
-    file.read(block.subarray(offset, offset + PAGE), { position: 0 });
-    const { error } = port.getSync();
-    if (error === null) return offset;
-    if (error.code !== 'EINVAL') throw error;
-  }
-  throw new Error('no place in the arena is aligned for O_DIRECT');
-}
-
 function openPort(eventLoop) {
   const port = CompletionPort.create({ eventLoop, arenaBytes: Math.max(16 * MIB, 2 * DEPTH * (BLOCK + PAGE)) });
   const file = FileHandle.openSync(path, flags);
   port.associate(file, 1);
-  const place = direct ? alignedPlace(port, file) : OFF_THE_PAGE;
+  const place = direct ? 0 : OFF_THE_PAGE;
   const operations = Array.from(
     { length: DEPTH },
     () => new Operation(port.allocate(PAGE + BLOCK).subarray(place, place + BLOCK)),

@@ -14,6 +14,8 @@ const web = createServer((_request, response) => {
   response.end(body);
 });
 
+web.keepAliveTimeout = 0; // a connection is silent while other subjects have their turn, for longer than the 5 s that Node allows
+
 let server = web;
 if (process.argv[2] !== 'node:net') {
   const net = await import(process.argv[2]);

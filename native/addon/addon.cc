@@ -1,6 +1,7 @@
 // The module's entry: one object of functions per environment. See src/native.ts for what each function is to its caller.
 #include <napi.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -179,6 +180,21 @@ napi_value ParseAddress(napi_env env, napi_callback_info info) {
   return Number(env, family);
 }
 
+// copy(to, toAt, from, fromAt, length): as Uint8Array's set(), which goes word by word where one side is a SharedArrayBuffer.
+napi_value Copy(napi_env env, napi_callback_info info) {
+  Arguments<5> arguments(env, info);
+  const auto to = arguments.Bytes(0, 0, false);
+  const double to_at = arguments.Integer(1, 0, static_cast<double>(to.size()));
+  const auto from = arguments.Bytes(2, 0, false);
+  const double from_at = arguments.Integer(3, 0, static_cast<double>(from.size()));
+  const double length =
+      arguments.Integer(4, 0, std::min(static_cast<double>(to.size()) - to_at, static_cast<double>(from.size()) - from_at));
+  if (!arguments.Good("copy")) return nullptr;
+  if (length > 0)
+    std::memmove(to.data() + static_cast<size_t>(to_at), from.data() + static_cast<size_t>(from_at), static_cast<size_t>(length));
+  return nullptr;
+}
+
 napi_value FormatAddress(napi_env env, napi_callback_info info) {
   Arguments<1> arguments(env, info);
   const auto bytes = arguments.Bytes(0, sizeof(AddressEntry), false);
@@ -320,6 +336,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
                     {"getOption", &GetOption},
                     {"parseAddress", &ParseAddress},
                     {"formatAddress", &FormatAddress},
+                    {"copy", &Copy},
                     {"mapError", &MapError},
                     {"fatalException", &FatalException},
                     {"countProcess", &CountProcess}};

@@ -460,7 +460,8 @@ napi_value PortBinding::StartLoop(napi_env env, napi_callback_info info) {
   napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name);
   if (self->context_ == nullptr) napi_async_init(env, nullptr, name, &self->context_);
   if (!self->EnsureLoop()) {
-    napi_throw_error(env, "ERR_NOT_SUPPORTED", "the event loop of this runtime can't be woken");
+    napi_throw_error(env, "EMFILE",
+                     "no descriptor, or thread, is left to wake the event loop by: close some or raise the limit (ulimit -n)");
     return nullptr;
   }
   napi_create_reference(env, function, 1, &self->on_wake_);
@@ -524,6 +525,10 @@ napi_value PortBinding::Close(napi_env env, napi_callback_info info) {
     self->referenced_ = true;
     if (!self->port_->shared()) self->port_->DriveClosing();
     if (self->port_->Closed()) self->FinishClose();
+  } else if (!self->port_->shared()) {
+    // Nothing is left that could tell of the end: it is waited for here. (A shared port has its loop from the start.)
+    self->port_->CloseAndWait();
+    self->FinishClose();
   }
   return Undefined(env);
 }

@@ -189,6 +189,7 @@ enum Stat : uint32_t {
   kStatWaiting,
   kStatRunning,
   kStatReleases,
+  kStatSleepsNoticed,
 };
 
 static_assert(sizeof(SubmissionEntry) == kEntryBytes && sizeof(CompletionEntry) == kEntryBytes);

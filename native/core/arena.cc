@@ -24,8 +24,19 @@ struct Reciprocals {
 constexpr Reciprocals kReciprocals;
 }  // namespace
 
-Arena::Arena(uint64_t bytes)
-    : bytes_(bytes), pages_(static_cast<uint32_t>(bytes / kPage)), page_(pages_), blocks_(pages_), room_(kClassCount) {}
+namespace {
+uint64_t FirstAligned(std::span<const std::byte> memory) {
+  const uint64_t gap = -reinterpret_cast<uintptr_t>(memory.data()) % Arena::kAlignment;
+  return std::min<uint64_t>(gap, memory.size());
+}
+}  // namespace
+
+Arena::Arena(std::span<const std::byte> memory)
+    : first_(FirstAligned(memory)),
+      pages_(static_cast<uint32_t>((memory.size() - first_) / kPage)),
+      page_(pages_),
+      blocks_(pages_),
+      room_(kClassCount) {}
 
 uint32_t Arena::ClassOf(uint64_t bytes) {
   return static_cast<uint32_t>(std::lower_bound(kClasses, kClasses + kClassCount, bytes) - kClasses);
@@ -34,7 +45,7 @@ uint64_t Arena::ClassBytes(uint32_t size_class) { return kClasses[size_class]; }
 
 uint64_t Arena::Allocate(uint64_t bytes) {
   if (bytes == 0) bytes = 1;
-  if (bytes > bytes_) return kNone;
+  if (bytes > this->bytes()) return kNone;
   const uint32_t size_class = ClassOf(bytes);
   if (size_class < kClassCount) return AllocateSmall(size_class);
   return AllocateLarge((bytes + kPage - 1) / kPage);
@@ -47,7 +58,7 @@ uint64_t Arena::AllocateSmall(uint32_t size_class) {
     const uint64_t offset = AllocateLarge(1);
     if (offset == kNone) return kNone;
     used_ -= kPage;
-    const auto index = static_cast<uint32_t>(offset / kPage);
+    const auto index = static_cast<uint32_t>((offset - first_) / kPage);
     const uint32_t count = kPage / block_bytes;
     Page& page = page_[index];
     page = {PageKind::kSmall, static_cast<uint8_t>(size_class), 0, 0, 1, true};
@@ -68,25 +79,23 @@ uint64_t Arena::AllocateSmall(uint32_t size_class) {
   }
   block = {true, false, false, 0, 0};
   used_ += block_bytes;
-  return uint64_t{index} * kPage + uint64_t{at} * block_bytes;
+  return first_ + uint64_t{index} * kPage + uint64_t{at} * block_bytes;
 }
 
 uint64_t Arena::AllocateLarge(uint64_t pages) {
-  // Next fit: begins where the last search ended, once around.
-  for (uint32_t pass = 0; pass < 2; pass++) {
-    uint32_t run = 0;
-    const uint32_t from = pass == 0 ? search_from_ : 0;
-    for (uint32_t i = from; i < pages_; i++) {
-      run = page_[i].kind == PageKind::kFree ? run + 1 : 0;
-      if (run < pages) continue;
-      const uint32_t first = i + 1 - run;
-      page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
-      for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
-      blocks_[first].assign(1, Block{true, false, false, 0, 0});
-      search_from_ = i + 1 == pages_ ? 0 : i + 1;
-      used_ += uint64_t{run} * kPage;
-      return uint64_t{first} * kPage;
-    }
+  // First fit, so that pages which have been touched are used again before others are.
+  while (search_from_ < pages_ && page_[search_from_].kind != PageKind::kFree) search_from_++;
+  uint32_t run = 0;
+  for (uint32_t i = search_from_; i < pages_; i++) {
+    run = page_[i].kind == PageKind::kFree ? run + 1 : 0;
+    if (run < pages) continue;
+    const uint32_t first = i + 1 - run;
+    page_[first] = {PageKind::kLarge, 0, 1, run, 0, false};
+    for (uint32_t tail = 1; tail < run; tail++) page_[first + tail] = {PageKind::kLargeTail, 0, 0, tail, 0, false};
+    blocks_[first].assign(1, Block{true, false, false, 0, 0});
+    if (first == search_from_) search_from_ = i + 1;
+    used_ += uint64_t{run} * kPage;
+    return first_ + uint64_t{first} * kPage;
   }
   return ReclaimEmpty() ? AllocateLarge(pages) : kNone;
 }
@@ -106,16 +115,19 @@ bool Arena::ReclaimEmpty() {
   return any;
 }
 
+uint64_t Arena::PageOf(uint64_t offset) const { return offset < first_ ? 0 : (offset - first_) / kPage; }
+
 Arena::Block* Arena::BlockAt(uint64_t offset, uint64_t* start, uint64_t* end) {
-  if (offset >= uint64_t{pages_} * kPage) return nullptr;
-  auto index = static_cast<uint32_t>(offset / kPage);
+  if (offset < first_ || offset - first_ >= bytes()) return nullptr;
+  const uint64_t within = offset - first_;
+  auto index = static_cast<uint32_t>(within / kPage);
   const Page* page = &page_[index];
   if (page->kind == PageKind::kFree) return nullptr;
   if (page->kind == PageKind::kSmall) {
     const uint64_t block_bytes = ClassBytes(page->size_class);
-    const uint64_t at = (offset % kPage) * kReciprocals.of[page->size_class] >> 32;
+    const uint64_t at = (within % kPage) * kReciprocals.of[page->size_class] >> 32;
     if (at >= blocks_[index].size()) return nullptr;  // what is left over at the page's end
-    *start = uint64_t{index} * kPage + at * block_bytes;
+    *start = first_ + uint64_t{index} * kPage + at * block_bytes;
     *end = *start + block_bytes;
     Block* block = &blocks_[index][at];
     return block->live ? block : nullptr;
@@ -124,7 +136,7 @@ Arena::Block* Arena::BlockAt(uint64_t offset, uint64_t* start, uint64_t* end) {
     index -= page->run;
     page = &page_[index];
   }
-  *start = uint64_t{index} * kPage;
+  *start = first_ + uint64_t{index} * kPage;
   *end = *start + uint64_t{page->run} * kPage;
   return &blocks_[index][0];
 }
@@ -147,20 +159,21 @@ void Arena::FreeOrQuarantine(Block& block, uint64_t start, uint64_t end) {
 // Whether an operation's range that is not inside one block touches a page of [start, end).
 bool Arena::Obstructed(uint64_t start, uint64_t end) const {
   if (spanning_ == 0) return false;
-  for (uint64_t page = start / kPage; page * kPage < end; page++)
+  for (uint64_t page = PageOf(start); page <= PageOf(end - 1); page++)
     if (page_pins_[page] > 0) return true;
   return false;
 }
 
 void Arena::FreeBlock(uint64_t offset) {
-  const auto index = static_cast<uint32_t>(offset / kPage);
+  const uint64_t within = offset - first_;
+  const auto index = static_cast<uint32_t>(within / kPage);
   Page& page = page_[index];
   if (page.kind == PageKind::kLarge) {
     FreeRun(index, page.run);
     return;
   }
   const auto block_bytes = static_cast<uint32_t>(ClassBytes(page.size_class));
-  const auto at = static_cast<uint32_t>((offset % kPage) / block_bytes);
+  const auto at = static_cast<uint32_t>((within % kPage) / block_bytes);
   used_ -= block_bytes;
   page.live--;
   auto& room = room_[page.size_class];
@@ -182,6 +195,7 @@ void Arena::FreeBlock(uint64_t offset) {
 void Arena::FreeRun(uint32_t first, uint32_t count) {
   used_ -= uint64_t{count} * kPage;
   for (uint32_t i = 0; i < count; i++) page_[first + i] = Page{};
+  search_from_ = std::min(search_from_, first);
   blocks_[first].clear();
   blocks_[first].shrink_to_fit();
 }
@@ -196,7 +210,7 @@ Arena::Block* Arena::Pin(uint64_t offset, uint64_t length) {
   // Several blocks, or none: what is free now may be handed out and released while the operation lasts, so its pages are pinned.
   if (page_pins_.empty()) page_pins_.resize(pages_ + 1);
   spanning_++;
-  for (uint64_t page = offset / kPage; page * kPage < offset + length; page++) page_pins_[page]++;
+  for (uint64_t page = PageOf(offset); page <= PageOf(offset + length - 1); page++) page_pins_[page]++;
   return nullptr;
 }
 
@@ -210,7 +224,7 @@ void Arena::Unpin(uint64_t offset, uint64_t length, Block* block) {
   }
   CP_ASSERT(spanning_ > 0);
   spanning_--;
-  for (uint64_t page = offset / kPage; page * kPage < offset + length; page++) {
+  for (uint64_t page = PageOf(offset); page <= PageOf(offset + length - 1); page++) {
     CP_ASSERT(page_pins_[page] > 0);
     page_pins_[page]--;
   }

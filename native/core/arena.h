@@ -1,9 +1,11 @@
-// The allocator of a port's arena. Blocks are 64-byte aligned (4,096 from 4 KiB up); all bookkeeping lies outside the arena, which a
-// script can overwrite at will. A block released while operations use it is given out again only after the last of them has ended.
+// The allocator of a port's arena. Blocks are 64-byte aligned in memory (4,096 from 4 KiB up), wherever the arena itself begins; all
+// bookkeeping lies outside the arena, which a script can overwrite at will. A block released while operations use it is given out again
+// only after the last of them has ended.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -13,10 +15,13 @@ class Arena {
  public:
   static constexpr uint64_t kNone = ~uint64_t{0};
   static constexpr uint32_t kPage = 64 * 1024;
+  // What a block of at least so many bytes is aligned to: what O_DIRECT asks for is at most that.
+  static constexpr uint32_t kAlignment = 4096;
 
-  explicit Arena(uint64_t bytes);
+  explicit Arena(std::span<const std::byte> memory);
 
-  uint64_t bytes() const { return bytes_; }
+  // What can be handed out: whole pages, from the first address that is aligned.
+  uint64_t bytes() const { return uint64_t{pages_} * kPage; }
   uint64_t used() const { return used_; }
 
   // The offset of a block of at least `bytes`, or kNone when there is no room.
@@ -57,22 +62,24 @@ class Arena {
   bool ReclaimEmpty();
   void FreeBlock(uint64_t offset);
   void FreeRun(uint32_t page, uint32_t count);
+  // The page that an offset lies in; of what lies before the first the first, of what lies behind the last one more.
+  uint64_t PageOf(uint64_t offset) const;
   Block* BlockAt(uint64_t offset, uint64_t* start, uint64_t* end);
   bool Obstructed(uint64_t start, uint64_t end) const;
   // For a block that is released, not pinned and not in quarantine.
   void FreeOrQuarantine(Block& block, uint64_t start, uint64_t end);
 
-  uint64_t bytes_;
+  uint64_t first_;  // where the first page begins
   uint64_t used_ = 0;
   uint32_t pages_;
-  uint32_t search_from_ = 0;
+  uint32_t search_from_ = 0;  // no page before it is free
   std::vector<Page> page_;
   std::vector<std::vector<Block>> blocks_;   // of each page, made when it is divided or starts a run
   std::vector<std::vector<uint32_t>> room_;  // per size class: pages with a free block
   // A range that is not inside one block (a view over the whole arena, or over memory that nobody allocated) pins the pages that it
   // touches: blocks there that are released meanwhile wait in quarantine. Such ranges are rare.
   uint32_t spanning_ = 0;
-  std::vector<uint32_t> page_pins_;  // empty until the first such range
+  std::vector<uint32_t> page_pins_;  // by PageOf; empty until the first such range
   std::vector<uint64_t> quarantine_;
 };
 

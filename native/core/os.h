@@ -15,7 +15,7 @@
 
 namespace cp::os {
 
-// OpenFile's answers beyond a handle and a negative error; src/abi.ts has the same.
+// OpenFile's answers beyond a handle and a negative error; src/abi.ts has the first, the other becomes DirectoryCode() in the binding.
 inline constexpr OsHandle kNotAFile = -100000;
 inline constexpr OsHandle kIsDirectory = -100001;
 

@@ -78,7 +78,7 @@ bool IsDisabled(std::string_view list, std::string_view name) {
 }
 
 Port::Port(const PortOptions& options)
-    : shared_(options.shared), options_(options), arena_(options.arena.size()), timers_(NowTick()), waiters_(queue_, options.concurrency) {
+    : shared_(options.shared), options_(options), arena_(options.arena), timers_(NowTick()), waiters_(queue_, options.concurrency) {
   memory_.push_back({options.arena.data(), options.arena.size(), 0, true, nullptr});
   if (shared_) return;
   CP_ASSERT(options.block.size() >= kBlockBytes);
@@ -724,7 +724,7 @@ bool Port::Post(Attachment& a) {
   entry.bytes = c.post_bytes;
   entry.operation_id = c.post_operation_id;
   entry.handle_index = a.index;  // whose the tag is
-  if (!queue_.TryAppend(entry)) return false;
+  if (MutantIs(Mutant::kNoRoomForPosts) || !queue_.TryAppend(entry)) return false;
   posts_++;
   if (!shared_) return true;
   if (entry.slot != kNoTag) a.live++;
@@ -828,7 +828,9 @@ bool Port::Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by)
   Operation* op = a.operations.Peek(slot, generation);
   if (op == nullptr || !op->pending() || closing_) return false;
   CancelOne(*op, by);
-  Flush(false);
+  // A private port's goes along with what its thread hands over next, by the end of the job at the latest, as starts do: a call of the
+  // kernel for each of many cancels would cost more than the cancels.
+  if (shared_) Flush(false);
   return true;
 }
 
@@ -1027,6 +1029,7 @@ void Port::WriteStats(Attachment& a) {
   stats[kStatWaiting] = waiters_.waiting();
   stats[kStatRunning] = waiters_.running();
   stats[kStatReleases] = static_cast<double>(waiters_.releases());
+  stats[kStatSleepsNoticed] = static_cast<double>(waiters_.sleeps_noticed());
   BackendStats(c);
 }
 

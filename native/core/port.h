@@ -98,7 +98,8 @@ class Port : public LoopSource {
   uint32_t Enter(Attachment& a) { return shared_ ? EnterShared(a) : EnterPrivate(a); }
   // Appends the packet staged in the control block, behind everything that has finished. False: no memory.
   bool Post(Attachment& a);
-  // True: the operation was pending and has been asked to end; its packet comes as any other.
+  // True: the operation was pending and has been asked to end; its packet comes as any other. A private port's kernel is asked with the
+  // next Enter.
   bool Cancel(Attachment& a, uint32_t slot, uint32_t generation, EndedBy by);
   // The number of pending operations of the handle, all asked to end; -1: it isn't open, or isn't this port's.
   int64_t CancelHandle(Attachment& a, uint32_t index, uint32_t generation, EndedBy by);
@@ -307,6 +308,7 @@ class Port : public LoopSource {
   void Unlock();
   uint32_t EnterPrivate(Attachment& a);
   uint32_t EnterShared(Attachment& a);
+  void Postpone(Attachment& a);
   uint32_t TakeShared(Attachment& a, uint32_t flags, uint32_t max, double timeout_ms, Lock& lock);
   void WriteControl(Attachment& a);
   Attachment* HomeOf(uint32_t slot) {
@@ -352,6 +354,9 @@ class Port : public LoopSource {
   bool driver_waits_ = false;
   bool driver_kicked_ = false;
   bool driver_ticks_ = false;
+  bool driver_dozes_ = false;  // it looks by itself within a millisecond, called or not
+  uint32_t postponed_ = 0;     // starts of which it wasn't told because of that
+  uint64_t moves_before_ = 0;  // starts and ends of operations, up to its last turn
   bool stopping_ = false;
   double next_tick_ = 0;    // of the watcher, by MonotonicMs
   double ticks_until_ = 0;  // how long the driver looks every tick although nothing needs it now

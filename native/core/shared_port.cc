@@ -3,7 +3,8 @@
 //
 // Invariants: everything but `mutex_`, `driver_` and `closing_` is under the mutex. The driver never sleeps over something to do: what is
 // published under the mutex sets `kick_wanted_`, and whoever lets go of the mutex kicks the driver if it waits; the driver itself looks at
-// everything under the mutex, in the same hold in which it says that it waits.
+// everything under the mutex, in the same hold in which it says that it waits. The one exception is Postpone: while the driver's wait has an end
+// within kDozeMs, what a start published may wait for that.
 #include "core/port.h"
 
 #include <algorithm>
@@ -18,6 +19,8 @@ namespace cp {
 namespace {
 constexpr double kForever = std::numeric_limits<double>::infinity();
 constexpr double kTicksLingerMs = 100;
+constexpr double kDozeMs = 1;           // how long a start may be left to the driver's own waking
+constexpr uint32_t kPostponedMax = 16;  // starts at once: beyond that a driver on another processor could have begun with them
 }  // namespace
 
 void Port::Unlock() {
@@ -62,11 +65,18 @@ uint32_t Port::EnterShared(Attachment& a) {
   c.refusal = kRefusalNone;
   Lock lock(*this);
   if (closing_) c.submit_count = 0;
+  const uint64_t started = started_;
   IngestStaged(a);
   if (MutantIs(Mutant::kLateSubmit) && (flags & kEnterSubmitOnly) != 0) kick_wanted_ = false;
   if ((flags & kEnterArm) != 0) a.watches_idle = true;
   uint32_t count = 0;
-  if ((flags & kEnterSubmitOnly) == 0 && !closing_) count = TakeShared(a, flags, max, timeout, lock);
+  if ((flags & kEnterSubmitOnly) != 0) {
+    // What defer() gathered is many at once already.
+    if (started_ - started == 1) Postpone(a);
+  } else {
+    if (!closing_) count = TakeShared(a, flags, max, timeout, lock);
+    if (count == 0 && postponed_ > 0) kick_wanted_ = true;
+  }
   if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
   c.completions = count;
   c.in_kernel = a.in_kernel;
@@ -79,6 +89,14 @@ uint32_t Port::EnterShared(Attachment& a) {
     a.returned.pop_back();
   }
   return count;
+}
+
+// A thread with more packets before it is about to start more: one call of the driver serves all of that, and where both share a processor the
+// driver would take it at each call. Nothing depends on the thread's coming back: the driver, which dozes, looks by itself.
+void Port::Postpone(Attachment& a) {
+  if (!kick_wanted_ || !driver_dozes_ || !a.waiter.placed || queue_.empty() || postponed_ >= kPostponedMax) return;
+  kick_wanted_ = false;
+  postponed_++;
 }
 
 uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double timeout, Lock& lock) {
@@ -119,7 +137,11 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     waiters_.Release();
     return 0;
   }
-  if ((flags & kEnterMore) != 0 && waiter.placed && !waiter.handed) return take(0);
+  if ((flags & kEnterMore) != 0 && waiter.placed && !waiter.handed) {
+    if (a.control->unseen == 0) a.taken.clear();
+    if (!queue_.empty()) waiters_.Enter(waiter, job);
+    return take(0);
+  }
   // The thread has come again, so it has seen what it got before.
   a.taken.clear();
   a.control->unseen = 0;
@@ -152,6 +174,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
       if (closing_) return 0;
     }
     waiters_.Wait(waiter);
+    if (postponed_ > 0) kick_wanted_ = true;
     if (!MutantIs(Mutant::kMissedPost)) waiters_.Release();  // a claim that was given up may be somebody else's
     if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
   }
@@ -175,12 +198,14 @@ void Port::EndJob(Attachment& a, bool all) {
   if (MutantIs(Mutant::kJobNeverEnds) && !all) return;
   if (MutantIs(Mutant::kForgetsOtherPort) && all) return;
   if (!a.waiter.placed || (!all && !a.waiter.until_job_ends)) return;
+  if (postponed_ > 0) kick_wanted_ = true;
   waiters_.Leave(a.waiter);
   waiters_.Release();
 }
 
 void Port::BeginBlocking(Attachment& a) {
   Lock lock(*this);
+  if (postponed_ > 0) kick_wanted_ = true;
   waiters_.BeginBlocking(a.waiter);
 }
 
@@ -335,6 +360,7 @@ void Port::WaitForDriver(Lock&) {
 
 double Port::DriverTurn() {
   driver_turns_++;
+  postponed_ = 0;
   if (driver_awaited_ > 0 || leaving_ > 0) driver_turned_.notify_all();
   if (!timers_.empty()) RunTimers();
   if (waiters_.NeedsTick()) {
@@ -355,11 +381,17 @@ double Port::DriverTurn() {
     driver_ticks_ = MonotonicMs() < ticks_until_;
   }
   kick_wanted_ = false;
+  // It dozes while threads are on their way through the queue, and operations begin or end.
+  const uint64_t moves = 2 * started_ - in_kernel_;
+  driver_dozes_ = !queue_.empty() && moves != moves_before_;
+  moves_before_ = moves;
   if (stopping_ && in_kernel_ == 0) return -1;
   if (driver_awaited_ > 0) return 0;
   double wait = NextTimeoutMs();
   if (wait < 0) wait = kForever;
-  return driver_ticks_ ? std::min(wait, Waiters::kTickMs) : wait;
+  if (driver_ticks_) wait = std::min(wait, Waiters::kTickMs);
+  if (driver_dozes_ && MutantIs(Mutant::kDozesOn)) return kForever;
+  return driver_dozes_ ? std::min(wait, kDozeMs) : wait;
 }
 
 }  // namespace cp

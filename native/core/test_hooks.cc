@@ -12,6 +12,7 @@ Mutant ActiveMutant() {
   static const Mutant active = [] {
     const char* value = std::getenv("COMPLETION_PORT_MUTANT");
     const std::string_view name = value == nullptr ? "" : value;
+    if (name == "no-room-for-posts") return Mutant::kNoRoomForPosts;
     if (name == "lost-packet") return Mutant::kLostPacket;
     if (name == "double-cancel") return Mutant::kDoubleCancel;
     if (name == "key-32bit") return Mutant::kKey32Bit;
@@ -36,6 +37,7 @@ Mutant ActiveMutant() {
     if (name == "forgets-resumed") return Mutant::kForgetsResumed;
     if (name == "keeps-claims") return Mutant::kKeepsClaims;
     if (name == "late-submit") return Mutant::kLateSubmit;
+    if (name == "dozes-on") return Mutant::kDozesOn;
     if (name == "own-memory-stays") return Mutant::kOwnMemoryStays;
     if (name == "slot-stays") return Mutant::kSlotStays;
     return Mutant::kNone;

@@ -13,6 +13,7 @@ namespace cp {
 enum class Mutant : uint8_t {
   kNone,
   kLostPacket,
+  kNoRoomForPosts,  // not wrong, but out of memory
   kDoubleCancel,
   kKey32Bit,
   kLifoQueue,
@@ -37,6 +38,7 @@ enum class Mutant : uint8_t {
   kForgetsResumed,
   kKeepsClaims,
   kLateSubmit,
+  kDozesOn,
   kOwnMemoryStays,
   kSlotStays,
 };

@@ -122,6 +122,7 @@ class Waiters {
       waiter->asleep = still;
       running_ += still ? -1 : 1;
       still ? lent_++ : lent_--;
+      if (still) sleeps_noticed_++;
     }
     Release();
   }
@@ -130,6 +131,8 @@ class Waiters {
   uint32_t waiting() const { return waiting_; }
   int32_t running() const { return running_; }
   uint64_t releases() const { return releases_; }
+  // Times that a place was given away because its thread sleeps.
+  uint64_t sleeps_noticed() const { return sleeps_noticed_; }
 
   // What the port has to do once it has let go of the mutex.
   struct Call {
@@ -154,6 +157,7 @@ class Waiters {
   uint32_t lent_ = 0;       // places of threads that are `asleep`
   bool given_out_ = false;  // packets, since the last tick
   uint64_t releases_ = 0;
+  uint64_t sleeps_noticed_ = 0;
 };
 
 }  // namespace cp

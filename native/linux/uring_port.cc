@@ -99,6 +99,8 @@ void UringPort::Pump() {
       const Tag of = Races() && cancels_asked_++ % 2 == 0 ? kTagCancel : kTagOperation;
       io_uring_prep_cancel64(sqe, UserData(of, generation, slot), 0);
       io_uring_sqe_set_data64(sqe, UserData(kTagCancel, generation, slot));
+      // One that finds its operation has nothing to say beyond that operation's own end.
+      if ((ring_.features & IORING_FEAT_CQE_SKIP) != 0) sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     }
     cancels_.pop_front();
   }

@@ -439,9 +439,10 @@ int ReactorPort::Flush(bool reap) {
   if (!backlog_.empty()) Pump();
   if (reap && (armed_ > 0 || jobs_ > 0)) {
     // Only where that leaves a get something to take: one that doesn't wait must find what has been there for long.
-    if ((looked_ || (in_kernel_ != before && !skipped_)) && has_queued(kEnterWantUser))
+    const bool queued = has_queued(kEnterWantUser);
+    if (queued && !looked_ && in_kernel_ != before && !skipped_)
       skipped_ = true;
-    else
+    else if (!queued || !looked_)
       Reap(0);
     looked_ = false;
   }

@@ -11,11 +11,62 @@
 
 namespace cp::test {
 
+// Addresses for an arena, which never looks at what lies there: `bytes`, and a page more, that begin `gap` behind a page's beginning.
+static std::span<const std::byte> Addresses(uint64_t bytes, uint64_t gap = 0) {
+  return {reinterpret_cast<const std::byte*>((uintptr_t{1} << 32) + gap), bytes + Arena::kAlignment};
+}
+static bool IsAligned(std::span<const std::byte> memory, uint64_t offset, uint64_t size) {
+  return (reinterpret_cast<uintptr_t>(memory.data()) + offset) % (size >= 4096 ? 4096 : 64) == 0;
+}
+// Where malloc and mmap begin, and where nothing should.
+static uint64_t AnyGap(Random& random) {
+  constexpr uint64_t kGaps[] = {0, 16, 64, 2048, 4095};
+  return kGaps[random.Below(5)];
+}
+
+static Register arena_alignment("arena/alignment",
+                                "blocks are aligned in memory wherever the arena begins, and all that was asked for is there",
+                                [](const Context&) {
+                                  for (const uint64_t gap : {0, 1, 8, 16, 63, 64, 2048, 4080, 4095}) {
+                                    for (const uint64_t pages : {1, 2, 16}) {
+                                      const uint64_t bytes = pages * Arena::kPage;
+                                      const auto memory = Addresses(bytes, gap);
+                                      Arena arena(memory);
+                                      CHECK_EQ(arena.bytes(), bytes);
+                                      std::vector<uint64_t> blocks;
+                                      for (const uint64_t size : {64, 100, 4095, 4096, 5000, 12'288, 20'000, 32'768, 65'536}) {
+                                        for (uint64_t at = arena.Allocate(size); at != Arena::kNone; at = arena.Allocate(size)) {
+                                          CHECK(IsAligned(memory, at, size));
+                                          CHECK(at + size <= memory.size());
+                                          blocks.push_back(at);
+                                        }
+                                        CHECK(!blocks.empty());
+                                        for (const uint64_t at : blocks) CHECK(arena.Release(at));
+                                        blocks.clear();
+                                        CHECK_EQ(arena.used(), uint64_t{0});
+                                      }
+                                      const uint64_t all = arena.Allocate(bytes);
+                                      CHECK(all != Arena::kNone && IsAligned(memory, all, bytes));
+                                      CHECK(all == 0 || !arena.Release(all - 1));
+                                      CHECK(arena.Release(all));
+                                      // Ranges in what lies before the first page and behind the last are nobody's blocks.
+                                      CHECK(arena.Pin(0, memory.size()) == nullptr);
+                                      CHECK(arena.Pin(memory.size() - 1, 1) == nullptr);
+                                      arena.Unpin(memory.size() - 1, 1, nullptr);
+                                      arena.Unpin(0, memory.size(), nullptr);
+                                    }
+                                    // Too little for a page.
+                                    CHECK(Arena(Addresses(0, gap)).Allocate(1) == Arena::kNone);
+                                    CHECK(Arena(std::span<const std::byte>()).Allocate(1) == Arena::kNone);
+                                  }
+                                });
+
 static Register arena_model("arena/model", "blocks never overlap, are aligned, come back after release and last pin",
                             [](const Context& context) {
                               Random random(context.seed);
                               const uint64_t bytes = 4 << 20;
-                              Arena arena(bytes);
+                              const auto memory = Addresses(bytes, AnyGap(random));
+                              Arena arena(memory);
                               struct Live {
                                 uint64_t bytes;
                                 uint32_t pins = 0;
@@ -30,8 +81,8 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
                                   const uint64_t size = random.OneIn(20) ? 1 + random.Below(300'000) : 1 + random.Below(5000);
                                   const uint64_t offset = arena.Allocate(size);
                                   if (offset == Arena::kNone) continue;
-                                  CHECK_EQ(offset % (size >= 4096 ? 4096 : 64), uint64_t{0});
-                                  CHECK(offset + size <= bytes);
+                                  CHECK(IsAligned(memory, offset, size));
+                                  CHECK(offset + size <= memory.size());
                                   const auto next = live.lower_bound(offset);
                                   CHECK(next == live.end() || offset + size <= next->first);
                                   CHECK(next == live.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
@@ -65,7 +116,7 @@ static Register arena_model("arena/model", "blocks never overlap, are aligned, c
                             });
 
 static Register arena_span("arena/span", "nothing released comes back while a range over several blocks is in use", [](const Context&) {
-  Arena arena(1 << 20);
+  Arena arena(Addresses(1 << 20));
   const uint64_t a = arena.Allocate(64), b = arena.Allocate(64);
   CHECK(arena.Pin(0, 1 << 20) == nullptr);
   CHECK(arena.Release(a));
@@ -88,7 +139,7 @@ static Register arena_span("arena/span", "nothing released comes back while a ra
 static Register arena_stale("arena/stale", "a block in quarantine that is used again is freed once, whichever of the two uses ends first",
                             [](const Context&) {
                               for (const bool span_first : {true, false}) {
-                                Arena arena(1 << 20);
+                                Arena arena(Addresses(1 << 20));
                                 const uint64_t stale = arena.Allocate(100), kept = arena.Allocate(100);
                                 const uint64_t used = arena.used();
                                 CHECK(arena.Pin(0, 1 << 20) == nullptr);
@@ -111,7 +162,11 @@ static Register arena_uses("arena/uses", "what is in use is never handed out aga
                            [](const Context& context) {
                              Random random(context.seed);
                              const uint64_t bytes = 2 << 20;
-                             Arena arena(bytes);
+                             const uint64_t gap = AnyGap(random);
+                             const auto memory = Addresses(bytes, gap);
+                             const uint64_t first = gap == 0 ? 0 : 4096 - gap;
+                             Arena arena(memory);
+                             const auto page = [&](uint64_t offset) { return offset < first ? 0 : (offset - first) / Arena::kPage; };
                              struct Known {
                                uint64_t bytes;
                                uint32_t pins = 0;
@@ -126,8 +181,8 @@ static Register arena_uses("arena/uses", "what is in use is never handed out aga
                              std::vector<Use> uses;
                              const auto touched = [&](uint64_t start, uint64_t end) {
                                for (const Use& use : uses)
-                                 if (use.block == nullptr && use.offset / Arena::kPage <= (end - 1) / Arena::kPage &&
-                                     start / Arena::kPage <= (use.offset + use.length - 1) / Arena::kPage)
+                                 if (use.block == nullptr && page(use.offset) <= page(end - 1) &&
+                                     page(start) <= page(use.offset + use.length - 1))
                                    return true;
                                return false;
                              };
@@ -152,7 +207,7 @@ static Register arena_uses("arena/uses", "what is in use is never handed out aga
                                  const uint64_t size = random.OneIn(20) ? 1 + random.Below(200'000) : 1 + random.Below(3000);
                                  const uint64_t offset = arena.Allocate(size);
                                  if (offset == Arena::kNone) continue;
-                                 CHECK(offset + size <= bytes);
+                                 CHECK(offset + size <= memory.size());
                                  const auto next = blocks.lower_bound(offset);
                                  CHECK(next == blocks.end() || offset + size <= next->first);
                                  CHECK(next == blocks.begin() || std::prev(next)->first + std::prev(next)->second.bytes <= offset);
@@ -169,8 +224,9 @@ static Register arena_uses("arena/uses", "what is in use is never handed out aga
                                    use.offset = block->first + random.Below(static_cast<uint32_t>(block->second.bytes));
                                    use.length = 1 + random.Below(static_cast<uint32_t>(block->first + block->second.bytes - use.offset));
                                  } else {
-                                   use.offset = random.Below(static_cast<uint32_t>(bytes));
-                                   use.length = 1 + random.Below(static_cast<uint32_t>(std::min<uint64_t>(bytes - use.offset, 150'000)));
+                                   use.offset = random.Below(static_cast<uint32_t>(memory.size()));
+                                   use.length =
+                                       1 + random.Below(static_cast<uint32_t>(std::min<uint64_t>(memory.size() - use.offset, 150'000)));
                                  }
                                  use.block = arena.Pin(use.offset, use.length);
                                  if (use.block != nullptr) {

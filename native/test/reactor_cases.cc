@@ -21,6 +21,10 @@
 #include "posix/sockets.h"
 #include "test/harness.h"
 
+#if defined(CP_KQUEUE_SHIM)
+extern "C" void kqueue_shim_refuse(uint32_t one_in);  // test/kqueue-shim/kqueue_shim.h
+#endif
+
 namespace cp::test {
 
 namespace {
@@ -281,6 +285,78 @@ static Register slow_disk(
       close(peer);
     },
     On::kReactor);
+
+#if defined(CP_KQUEUE_SHIM)
+static Register no_memory(
+    "reactor/no-memory",
+    "where the kernel has no memory to watch a socket, what would wait ends with ENOMEM, once; no byte is lost, the handle lives",
+    [](const Context& context) {
+      constexpr auto kNoMemory = static_cast<int32_t>(Status::kENOMEM);
+      Random random(context.seed);
+      TestPort test;
+      uint64_t refused = 0, received = 0, sent = 0;
+      auto [socket, peer] = test.Pair(1);
+      kqueue_shim_refuse(2);
+      const uint64_t rounds = context.Count(2000);
+      for (uint64_t round = 0; round < rounds; round++) {
+        const uint32_t slot = test.Start(Opcode::kRecv, *socket, 0, 64);
+        test.Submit();
+        if (random.Below(2) != 0) {
+          // It waits, or was refused, or found a byte that a refused one has left.
+          const std::vector<CompletionEntry> early = test.Get(1, 0);
+          if (!early.empty()) {
+            CHECK(early[0].status == kNoMemory || (early[0].status == kOk && received < sent));
+            refused += early[0].status == kNoMemory;
+            received += static_cast<uint64_t>(early[0].bytes);
+            continue;
+          }
+        }
+        WriteAll(peer, "x", 1);
+        sent++;
+        const CompletionEntry packet = test.GetOne();
+        CHECK_EQ(packet.slot, slot);
+        CHECK(packet.status == kOk || (packet.status == kNoMemory && packet.bytes == 0));
+        if (packet.status != kOk) refused++;
+        received += static_cast<uint64_t>(packet.bytes);
+      }
+      // A send that fills the connection, a connect that stays in the making, an accept without anybody: each ends once, too.
+      kqueue_shim_refuse(1);
+      test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+      test.Start(Opcode::kSend, *socket, 0, test.arena_bytes());
+      uint32_t failed = 0;
+      for (const CompletionEntry& packet : test.GetExactly(2)) failed += packet.status == kNoMemory;
+      sockaddr_in full{}, idle{};
+      std::vector<int> fillers;
+      const int listening = ListeningFull(&full, &fillers);
+      Handle& connecting = test.Adopt(HandleKind::kSocket, NewSocket(), 2);
+      Handle& listener = test.Adopt(HandleKind::kListener, Listening(&idle), 3);
+      test.Connect(connecting, full);
+      CHECK_EQ(test.GetOne().status, kNoMemory);
+      test.Start(Opcode::kAccept, listener, 0, 0);
+      CHECK_EQ(test.GetOne().status, kNoMemory);
+      kqueue_shim_refuse(0);
+      // With memory again all of them serve.
+      test.Start(Opcode::kAccept, listener, 0, 0);
+      const int caller = Connected(idle);
+      const CompletionEntry accepted = test.GetOne();
+      CHECK_EQ(accepted.status, kOk);
+      test.Close(TestPort::Made(accepted), false);
+      while (received < sent) {
+        test.Start(Opcode::kRecv, *socket, 0, 64);
+        const CompletionEntry packet = test.GetOne();
+        CHECK(packet.status == kOk && packet.bytes > 0);
+        received += static_cast<uint64_t>(packet.bytes);
+      }
+      CHECK_EQ(received, sent);
+      CHECK(failed > 0);
+      if (rounds >= 40) CHECK(refused > rounds / 10 && refused < rounds);
+      for (const int fd : fillers) close(fd);
+      close(caller);
+      close(listening);
+      close(peer);
+    },
+    On::kReactor);
+#endif
 
 static Register shares(
     "reactor/shares", "each job of the pool runs once or was taken back; of each port no more at once than its share, of whatever size",

@@ -11,13 +11,13 @@ const graceMs = 10_000;
  * Resolves to `{ code, reason, tail }`: `reason` is null after exit code 0, otherwise it says in words how the command
  * ended. `tail` is the end of its standard output, for a closing line to be read from.
  */
-export function run(command, args, { cwd = root, env = {}, limitMs, stdout = process.stdout } = {}) {
+export function run(command, args, { cwd = root, env = {}, limitMs, stdout = process.stdout, stderr = null } = {}) {
   return new Promise((resolve, reject) => {
     // A process group of its own, so that a limit or a signal ends what the command started, too.
     const child = spawn(command, args, {
       cwd,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', stderr === null ? 'inherit' : 'pipe'],
       detached: true,
     });
     let tail = '';
@@ -50,6 +50,7 @@ export function run(command, args, { cwd = root, env = {}, limitMs, stdout = pro
       stdout.write(data);
       tail = (tail + data).slice(-8192);
     });
+    child.stderr?.on('data', (data) => stderr.write(data));
     child.on('error', reject);
     child.on('close', (code, signal) => {
       for (const timer of timers) clearTimeout(timer);

@@ -10,6 +10,42 @@ import { type BenchReport, type BenchResult, oneOf, type Params } from './types.
 /** A file that is no report; the message is for the user. */
 export class NoReportError extends Error {}
 
+type Fields = Readonly<Record<string, 'string' | 'number' | 'object'>>;
+
+function has(value: unknown, fields: Fields): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const given = value as Readonly<Record<string, unknown>>;
+  return Object.entries(fields).every(([name, type]) => typeof given[name] === type && given[name] !== null);
+}
+
+const spread: Fields = { min: 'number', median: 'number', max: 'number' };
+
+/** Whether all that the table and the page read is there; what joined the format later, or somebody added, isn't asked for. */
+function isReport(data: unknown): data is BenchReport {
+  const { results, ratios, absent, os, cpu, runtime } = (data ?? {}) as Partial<BenchReport>;
+  return (
+    has(data, { version: 'string', rounds: 'number' }) &&
+    has(os, { platform: 'string', release: 'string' }) &&
+    has(cpu, { model: 'string', count: 'number' }) &&
+    has(runtime, { name: 'string', version: 'string' }) &&
+    Array.isArray(results) &&
+    results.every(
+      (result) =>
+        has(result, { workload: 'string', params: 'object', subject: 'string', variant: 'string', unit: 'string' }) &&
+        has(result.cpuUsPerOp, spread) &&
+        has(result.opsPerSecond, spread),
+    ) &&
+    Array.isArray(ratios) &&
+    ratios.every(
+      (ratio) =>
+        has(ratio, { workload: 'string', params: 'object', variant: 'string', against: 'string' }) &&
+        (ratio.cpu === null || has(ratio.cpu, spread)),
+    ) &&
+    Array.isArray(absent) &&
+    absent.every((entry) => has(entry, { subject: 'string', reason: 'string' }))
+  );
+}
+
 export function readReport(file: string): BenchReport {
   let data: unknown;
   try {
@@ -17,12 +53,8 @@ export function readReport(file: string): BenchReport {
   } catch (error) {
     throw new NoReportError(`${file}: ${(error as Error).message}`);
   }
-  const { results, ratios, absent, os, cpu, runtime } = (data ?? {}) as Partial<BenchReport>;
-  const lists = [results, ratios, absent].every(Array.isArray);
-  if (!lists || os === undefined || cpu === undefined || runtime === undefined) {
-    throw new NoReportError(`${file}: not a report of 'completion-port bench --json'`);
-  }
-  return data as BenchReport;
+  if (!isReport(data)) throw new NoReportError(`${file}: not a report of 'completion-port bench --json'`);
+  return data;
 }
 
 /** The shortest names that tell the machines apart: by system, else by CPU, runtime or version too, at last by number. */

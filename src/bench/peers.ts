@@ -61,11 +61,12 @@ async function compile(output: string): Promise<Record<PeerName, string>> {
   const paths = {} as Record<PeerName, string>;
   for (const name of programs) {
     const file = path.join(packageFolder, 'bench/peers', `${name}.c`);
+    const header = path.join(packageFolder, 'bench/peers/echo_server.h');
     const program = path.join(output, name);
     paths[name] = program;
     if (fs.existsSync(program)) {
       const built = fs.statSync(program).mtimeMs;
-      if ([file, ...objects].every((input) => fs.statSync(input).mtimeMs < built)) continue;
+      if ([file, header, ...objects].every((input) => fs.statSync(input).mtimeMs < built)) continue;
     }
     const include = path.join(output, 'liburing/src/include');
     const flags = ['-O2', '-DNDEBUG', '-std=gnu11', '-Wall', '-Wextra', '-isystem', include];

@@ -75,6 +75,9 @@ export interface Measured {
   /** Rounds in which the client was busy and the subject wasn't. */
   clientLimited: number;
   last: Answer | null;
+  /** Bytes a connection, where a run tells: of the process, of the kernel. */
+  readonly memory: number[];
+  readonly kernelMemory: number[];
 }
 
 export interface Timing {
@@ -101,6 +104,8 @@ async function measure(name: string, subject: Running, timing: Timing, measured:
     operations += answer.operations;
     clientSeconds += answer.clientCpuSeconds ?? 0;
     measured.last = answer;
+    if (typeof answer.bytesPerConnection === 'number') measured.memory.push(answer.bytesPerConnection);
+    if (typeof answer.kernelBytesPerConnection === 'number') measured.kernelMemory.push(answer.kernelBytesPerConnection);
     if (timing.quickSeconds !== null || timing.single === true || spent >= cpuNsMin) break;
   }
   measured.ns.push(spent / operations);
@@ -143,7 +148,8 @@ export async function interleave(
       watch.failed(name, error as Error);
     }
   };
-  for (const { name } of entries) results.set(name, { ns: [], rate: [], operations: 0, clientLimited: 0, last: null });
+  for (const { name } of entries)
+    results.set(name, { ns: [], rate: [], operations: 0, clientLimited: 0, last: null, memory: [], kernelMemory: [] });
   if (timing.single !== true) {
     for (const { name, running } of entries) {
       await attempt(name, 'warming up', async () => {

@@ -9,7 +9,7 @@ import { packageVersion } from '../conformance/runner.js';
 import { clientName, examine, type Machine } from './machine.js';
 import { canPin, killAll } from './processes.js';
 import { type Entry, interleave, judge, type Measured, quickWarmUps, ratiosOf, spread } from './rounds.js';
-import type { BenchRatio, BenchReport, BenchResult, Params, Subject, Workload } from './types.js';
+import type { BenchRatio, BenchReport, BenchResult, Params, Scope, Subject, Workload } from './types.js';
 import { workloadsFor } from './workloads/index.js';
 
 /** `--quick` in all, builds not counted: 60 s are promised, and a loaded machine starts processes slowly. */
@@ -22,7 +22,7 @@ const quickSecondsMin = 0.02;
 const quickSecondsMax = 0.3;
 
 export interface BenchOptions {
-  readonly quick: boolean;
+  readonly scope: Scope;
   readonly rounds: number;
   readonly workloads: readonly string[] | null;
   readonly against: readonly string[] | null;
@@ -107,8 +107,9 @@ export class Bench {
   }
 
   async #measureAll(machine: Machine, loadBefore: number): Promise<{ report: BenchReport; failures: number }> {
-    const { quick, rounds, against } = this.#options;
-    const workloads = select(workloadsFor(machine, quick), this.#options).filter((workload) => hasRoomFor(workload, machine));
+    const { scope, rounds, against } = this.#options;
+    const quick = scope === 'quick';
+    const workloads = select(workloadsFor(machine, scope), this.#options).filter((workload) => hasRoomFor(workload, machine));
     const report: Omit<BenchReport, 'interrupted'> & { interrupted: boolean } = {
       version: packageVersion(),
       started: new Date().toISOString(),
@@ -118,6 +119,7 @@ export class Bench {
       client: clientName(machine),
       pinned: canPin(),
       quick,
+      short: scope === 'short',
       interrupted: false,
       rounds,
       results: [],
@@ -170,7 +172,7 @@ export class Bench {
         }
         clock.started(performance.now() - start);
       }
-      const quickSeconds = this.#options.quick ? clock.quickSeconds() : null;
+      const quickSeconds = this.#options.scope === 'quick' ? clock.quickSeconds() : null;
       const timing = workload.single === true ? { quickSeconds, single: true } : { quickSeconds };
       await interleave(entries, this.#options.rounds, timing, results, { step, failed });
     } catch (error) {
@@ -296,8 +298,8 @@ function resultsOf(workload: Workload, measured: ReadonlyMap<string, Measured>):
       cpuUsPerOp: spread(of.ns.map((ns) => ns / 1000)),
       opsPerSecond: spread(of.rate),
       latencyUs: last.latencyUs ?? null,
-      bytesPerConnection: last.bytesPerConnection ?? null,
-      kernelBytesPerConnection: last.kernelBytesPerConnection ?? null,
+      bytesPerConnection: of.memory.length > 0 ? spread(of.memory).median : null,
+      kernelBytesPerConnection: of.kernelMemory.length > 0 ? spread(of.kernelMemory).median : null,
       clientLimited: workload.spinning !== true && of.clientLimited * 2 > of.ns.length,
     });
   }

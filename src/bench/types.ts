@@ -68,6 +68,8 @@ export interface BenchReport {
   readonly client: string;
   readonly pinned: boolean;
   readonly quick: boolean;
+  /** A choice of the parameter sets, each measured as in a whole run. */
+  readonly short?: boolean;
   readonly interrupted: boolean;
   readonly rounds: number;
   readonly results: BenchResult[];
@@ -108,6 +110,9 @@ export interface Subject {
   start(): Promise<Running>;
 }
 
+/** How much of it all: every parameter set and variant, a choice of both, or one set a workload. */
+export type Scope = 'whole' | 'short' | 'quick';
+
 /** A workload with one set of parameters. */
 export interface Workload {
   readonly name: string;
@@ -116,6 +121,8 @@ export interface Workload {
   readonly unit: string;
   /** The parameter set that `--quick` takes. */
   readonly quick: boolean;
+  /** A parameter set that `--short` takes; where it isn't said, those of `--quick`. */
+  readonly short?: boolean;
   /** A run is one thing of its own length: it is neither repeated nor warmed up. */
   readonly single?: boolean;
   /** The client never sleeps, so that its CPU time says nothing. */

@@ -12,8 +12,8 @@ const backendNames = ['io_uring', 'epoll', 'kqueue', 'iocp'] as const;
 const roundsDefault = 11;
 const roundsQuick = 3;
 const roundsMax = 100;
-/** What a shell calls a program that SIGINT ended. */
-const exitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+/** What a shell calls a program that such a signal ended; Windows has no SIGQUIT, and sends none. */
+const exitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129, SIGQUIT: 131 };
 
 const help = `Usage: completion-port bench [options]
        completion-port bench compare FILE… [--html FILE]
@@ -26,6 +26,7 @@ Ends with 0; with 1 if a subject failed or a wanted backend isn't here.
 
 Options:
   --quick              one parameter set a workload and ${roundsQuick} short rounds, under a minute: shows that it runs
+  --short              a choice of the parameter sets, each measured as in a whole run: under 25 minutes
   --workload NAME,…    ${workloadNames.join(', ')} (default: all)
   --against NAME,…     compare only with these (see --list); this package's own variants are always measured
   --backend NAME       ${backendNames.join(', ')} (default: every one that works here)
@@ -43,6 +44,7 @@ Ctrl-C ends it, and prints and writes what is done.
 
 Examples:
   completion-port bench --quick
+  completion-port bench --short --html report.html
   completion-port bench --workload tcp-echo --against node:net,bun --json echo.json
   completion-port bench compare debian.json mac.json --html machines.html
   completion-port bench --backend epoll --only 'connections=64 bytes=64 '
@@ -57,6 +59,7 @@ export async function run(argv: string[]): Promise<number> {
   if (argv[0] === 'compare') return compare(argv.slice(1));
   const { values, positionals } = parseOptions(name, argv, {
     quick: { value: 'boolean' },
+    short: { value: 'boolean' },
     workload: { value: 'NAME,…' },
     against: { value: 'NAME,…' },
     backend: { value: 'NAME' },
@@ -71,9 +74,10 @@ export async function run(argv: string[]): Promise<number> {
     return 0;
   }
   noPositionals(name, positionals);
+  if (values.quick === true && values.short === true) throw new UsageError(`${name}: --quick or --short, not both`);
   const text = (option: string): string | undefined => (typeof values[option] === 'string' ? values[option] : undefined);
   const options: BenchOptions = {
-    quick: values.quick === true,
+    scope: values.quick === true ? 'quick' : values.short === true ? 'short' : 'whole',
     rounds: readRounds(text('rounds'), values.quick === true),
     workloads: readNames('workload', text('workload'), workloadNames),
     against: readNames('against', text('against'), rivalNames),
@@ -120,7 +124,8 @@ function readRegExp(text: string | undefined): RegExp | null {
 function checkWritable(files: Files): void {
   for (const [option, file] of Object.entries(files) as [string, string | undefined][]) {
     if (file === undefined) continue;
-    const existed = fs.existsSync(file);
+    // Of a link that leads nowhere yet the link itself is there, and stays.
+    const existed = fs.lstatSync(file, { throwIfNoEntry: false }) !== undefined;
     try {
       fs.closeSync(fs.openSync(file, 'a'));
     } catch (error) {
@@ -136,7 +141,7 @@ async function list(options: BenchOptions): Promise<number> {
   const { examine } = await import('../bench/machine.js');
   try {
     const machine = await examine(options.backend);
-    const workloads = select(workloadsFor(machine, options.quick), options);
+    const workloads = select(workloadsFor(machine, options.scope), options);
     machine.peers.remove();
     const lines = workloads.flatMap((workload) => workload.subjects.map((subject) => resultName(workload, subject)));
     for (const { subject, reason } of machine.absent) lines.push(`absent ${subject}: ${reason}`);

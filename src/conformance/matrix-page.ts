@@ -43,17 +43,23 @@ h2 { margin: 2rem 0 0.5rem; }
 p { max-width: 50rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; }
-th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem 0.3rem 0; text-align: left; vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left; vertical-align: top; }
+.reports th, .reports td:not([colspan]), .remarks td:nth-child(-n + 2) { white-space: nowrap; }
+.remarks { width: 100%; }
+.remarks td:nth-child(3) { min-width: 14rem; }
+.remarks td:last-child { min-width: 20rem; width: 50%; }
+.remarks td, #matrix .why td { overflow-wrap: anywhere; }
+.number, .reports thead .number { text-align: right; font-variant-numeric: tabular-nums; }
 .aside, .aside td { color: var(--aside); }
 code { font-size: 0.9em; overflow-wrap: anywhere; }
 #matrix { width: 100%; }
-#matrix thead th { position: sticky; top: 0; background: var(--back); vertical-align: bottom; font-size: 0.85rem; z-index: 1; }
+#matrix thead th { position: sticky; top: 0; background: var(--back); vertical-align: bottom; font-size: 0.85rem; z-index: 1;
+  box-shadow: 0 1px var(--line); }
 #matrix .cell { text-align: center; min-width: 4.2rem; padding: 0.3rem; border-left: 2px solid var(--back); }
-#matrix .rule { min-width: 18rem; }
+#matrix .rule { min-width: 14rem; width: 100%; }
 #matrix .family th { font-size: 1.1rem; padding-top: 1.5rem; border-bottom-width: 2px; }
 #matrix .clause th, #matrix .clause td { background: var(--raised); font-weight: 600; }
-#matrix .case td:first-child { padding-left: 1.2rem; white-space: nowrap; }
+#matrix .case td:first-child { padding-left: 1.2rem; min-width: 15rem; overflow-wrap: anywhere; }
 #matrix .why td { border-bottom: 0; padding-left: 1.2rem; font-size: 0.88rem; color: var(--aside); }
 .pass { color: var(--pass); } .fail { color: var(--fail); } .gated { color: var(--gated); } .unable { color: var(--unable); }
 .na, .missing { color: var(--aside); }
@@ -64,6 +70,14 @@ td.unable, tr.clause td.unable { background: var(--unable-back) !important; }
 .controls { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; }
 input[type='search'] { font: inherit; padding: 0.3rem 0.6rem; border: 1px solid var(--line); border-radius: 6px;
   background: var(--raised); color: var(--text); }
+/* A heading that stays needs the page itself to scroll; where the table is wider than that, it scrolls by itself. */
+@media (max-width: 60rem) {
+  body { padding: 1rem; }
+  .wide { overflow-x: auto; }
+  #matrix thead th { position: static; box-shadow: none; }
+  #matrix .case td:first-child { min-width: 9rem; }
+  #matrix .cell { min-width: 3.2rem; font-size: 0.85rem; }
+}
 .hidden, .no-cases .case, .no-cases .why, .no-passes .plain { display: none; }
 `;
 
@@ -93,7 +107,7 @@ function clauseCell(column: Column, ids: readonly string[]): string {
   if (worst === undefined) return `<td class="cell missing" title="${label}: not run"></td>`;
   const text = verdicts
     .filter((verdict) => counts.has(verdict))
-    .map((verdict) => (counts.size === 1 ? signs[verdict].sign : `${counts.get(verdict)} ${signs[verdict].sign}`))
+    .map((verdict) => (counts.size === 1 ? signs[verdict].sign : `${counts.get(verdict)}\u00a0${signs[verdict].sign}`))
     .join(' ');
   const said = [...counts].map(([verdict, count]) => `${count} ${verdict === 'missing' ? 'not run' : verdict}`).join(', ');
   const title = counts.size === 1 && worst === 'pass' ? '' : ` title="${label}: ${said}"`;
@@ -192,6 +206,7 @@ export function htmlPage(matrix: Matrix, titles: ReadonlyMap<string, string>): s
     (verdict) => `<span class="${signs[verdict].name}">${signs[verdict].sign}</span> ${verdict}: ${signs[verdict].of}`,
   );
   const measures = ['suite', 'runtime', 'system', 'seed', 'scale', 'started'];
+  const figures = ['seed', 'scale'];
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -205,23 +220,23 @@ export function htmlPage(matrix: Matrix, titles: ReadonlyMap<string, string>): s
 <p>The conformance suite of completion-port, made by <code>completion-port conformance --matrix</code> out of the reports below.
 ${legend.join('; ')}; an empty cell was not run.</p>
 <h2>Reports</h2>
-<div class="scroll"><table>
-<thead><tr><th></th>${verdicts.map((verdict) => `<th class="number">${verdict}</th>`).join('')}${measures.map((name) => `<th>${name}</th>`).join('')}</tr></thead>
+<div class="scroll"><table class="reports">
+<thead><tr><th></th>${verdicts.map((verdict) => `<th class="number">${verdict}</th>`).join('')}${measures.map((name) => `<th${figures.includes(name) ? ' class="number"' : ''}>${name}</th>`).join('')}</tr></thead>
 <tbody>
 ${reports.join('\n')}
 </tbody></table></div>
 <h2>What is not a plain pass</h2>
-${others.length === 0 ? '<p>Nothing.</p>' : `<div class="scroll"><table><thead><tr><th>verdict</th><th>reports</th><th>cases</th><th>reason</th></tr></thead><tbody>\n${others.join('\n')}\n</tbody></table></div>`}
+${others.length === 0 ? '<p>Nothing.</p>' : `<div class="scroll"><table class="remarks"><thead><tr><th>verdict</th><th>reports</th><th>cases</th><th>reason</th></tr></thead><tbody>\n${others.join('\n')}\n</tbody></table></div>`}
 <h2>Clause by clause</h2>
 <div class="controls" hidden>
 <input type="search" id="search" placeholder="CANCEL, close, …" aria-label="Only clauses with these words">
 <label><input type="checkbox" id="passes" checked> clauses that pass everywhere</label>
 <label><input type="checkbox" id="cases"> each case</label>
 </div>
-<table id="matrix">
+<div class="wide"><table id="matrix">
 <thead><tr><th scope="col">clause</th><th scope="col">rule</th>${head.join('')}</tr></thead>
 ${rows.join('\n')}
-</table>
+</table></div>
 <script>${script}</script>
 </body>
 </html>

@@ -63,16 +63,31 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
 const isTextOrNull = (value: unknown): value is string | null => value === null || typeof value === 'string';
 
+/** Names that become a part of a label, a file's name or a line on a terminal. */
+const isName = (value: unknown): value is string => isText(value) && /^[\w.+-]{1,64}$/.test(value);
+
+/** What isn't a text may be nested as deep as it likes, and is only named. */
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : `(${value === null ? 'null' : typeof value})`);
+
+/** A value of a report in one line of a message, whatever it is. */
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  return typeof value === 'object' && value !== null ? (Array.isArray(value) ? 'a list' : 'an object') : String(value);
+}
+
+/** Of another's message: one line, not longer than a line. */
+const brief = (text: string): string => text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').slice(0, 160);
+
 const clauseOf = (id: string): string => id.replace(/\/.*/s, '');
 
 /** Whatever stands there stays a restriction. */
 function restrictionsIn(given: Readonly<Record<string, unknown>>): Restrictions {
   const { filter, adapter, environment } = given;
   return {
-    ...(filter === undefined ? {} : { filter: String(filter) }),
-    ...(adapter === undefined ? {} : { adapter: String(adapter) }),
+    ...(filter === undefined ? {} : { filter: textOf(filter) }),
+    ...(adapter === undefined ? {} : { adapter: textOf(adapter) }),
     ...(isObject(environment)
-      ? { environment: Object.fromEntries(Object.entries(environment).map(([name, value]) => [name, String(value)])) }
+      ? { environment: Object.fromEntries(Object.entries(environment).map(([name, value]) => [name, textOf(value)])) }
       : {}),
   };
 }
@@ -84,30 +99,31 @@ export function parseReport(text: string, file: string): Summary {
   try {
     given = JSON.parse(text);
   } catch (error) {
-    throw wrong(`it isn't JSON (${(error as Error).message})`);
+    throw wrong(`it isn't JSON (${brief((error as Error).message)})`);
   }
   if (!isObject(given)) throw wrong('it is no object');
   const { suite, seed, scale, started, durationMs, runtime, os, backend, totals } = given;
   if (given.format !== undefined && given.format !== format)
-    throw wrong(`its format is ${JSON.stringify(given.format)}, this version reads ${format}`);
-  if (!isText(suite) || !/^completion-port \S+$/.test(suite)) throw wrong("its `suite` isn't 'completion-port VERSION'");
+    throw wrong(`its format is ${shown(given.format)}, this version reads ${format}`);
+  if (!isText(suite) || !/^completion-port [\w.+-]{1,64}$/.test(suite))
+    throw wrong("its `suite` isn't 'completion-port VERSION'");
   if (typeof seed !== 'number' || typeof scale !== 'number' || !(scale > 0)) throw wrong('it lacks a seed or a scale');
   if (!isText(started) || typeof durationMs !== 'number') throw wrong("it doesn't say when it was made");
-  if (!isObject(runtime) || !isText(runtime.name) || !isText(runtime.version)) throw wrong('it names no runtime');
-  if (!isObject(os) || !isText(os.platform) || !isText(os.release) || !isText(os.arch))
+  if (!isObject(runtime) || !isName(runtime.name) || !isName(runtime.version)) throw wrong('it names no runtime');
+  if (!isObject(os) || !isName(os.platform) || !isName(os.release) || !isName(os.arch))
     throw wrong('it names no operating system');
-  if (!isObject(backend) || !isText(backend.name) || !isObject(backend.features)) throw wrong('it names no backend');
+  if (!isObject(backend) || !isName(backend.name) || !isObject(backend.features)) throw wrong('it names no backend');
   if (!isObject(totals)) throw wrong('it has no totals');
 
   const passed: string[] = [];
   const others: Summary['others'] = [];
   const seen = new Set<string>();
   const add = (id: unknown, verdict: unknown, reason: unknown, error: unknown): void => {
-    if (!isText(id) || !/^[A-Z]+-\d+(\/\S+)?$/.test(id)) throw wrong(`${JSON.stringify(id)} is no case's id`);
+    if (!isText(id) || id.length > 200 || !/^[A-Z]+-\d+(\/\S+)?$/.test(id)) throw wrong(`${shown(id)} is no case's id`);
     if (seen.has(id)) throw wrong(`the case ${id} is there twice`);
     seen.add(id);
     const known = verdicts.find((name) => name === verdict);
-    if (known === undefined) throw wrong(`the verdict of ${id} is ${JSON.stringify(verdict)}`);
+    if (known === undefined) throw wrong(`the verdict of ${id} is ${shown(verdict)}`);
     if (!isTextOrNull(reason) || !isTextOrNull(error)) throw wrong(`the reason or error of ${id} is no text`);
     if (known === 'pass') passed.push(id);
     else others.push({ id, verdict: known, reason, error });
@@ -129,8 +145,7 @@ export function parseReport(text: string, file: string): Summary {
   if (seen.size === 0) throw wrong('it has no cases');
   for (const verdict of verdicts) {
     const count = verdict === 'pass' ? passed.length : others.filter((entry) => entry.verdict === verdict).length;
-    if (totals[verdict] !== count)
-      throw wrong(`its totals say ${JSON.stringify(totals[verdict])} ${verdict}, its cases ${count}`);
+    if (totals[verdict] !== count) throw wrong(`its totals say ${shown(totals[verdict])} ${verdict}, its cases ${count}`);
   }
   const report = given as unknown as SuiteReport;
   return {
@@ -141,13 +156,16 @@ export function parseReport(text: string, file: string): Summary {
     ...(report.shared === true ? { shared: true } : {}),
     ...(isObject(given.restrictions) ? { restrictions: restrictionsIn(given.restrictions) } : {}),
     ...(isText(report.fallbackReason) ? { fallbackReason: report.fallbackReason } : {}),
-    ...(isText(report.standIn) ? { standIn: report.standIn } : {}),
+    ...(isName(report.standIn) ? { standIn: report.standIn } : {}),
     started,
     durationMs,
-    runtime: report.runtime,
-    os: report.os,
-    backend: report.backend,
-    totals: report.totals,
+    runtime: { name: runtime.name, version: runtime.version },
+    os: { platform: os.platform, release: os.release, arch: os.arch },
+    backend: {
+      name: backend.name,
+      features: Object.fromEntries(Object.entries(backend.features).map(([name, on]) => [name, on === true])),
+    },
+    totals: Object.fromEntries(verdicts.map((verdict) => [verdict, totals[verdict]])) as Summary['totals'],
     passed: passed.sort(),
     others: others.sort((a, b) => (a.id < b.id ? -1 : 1)),
   };
@@ -168,20 +186,39 @@ export function formatSummary(summary: Summary): string {
   return `${head},\n  "passed": ${list(lines)},\n  "others": ${list(others.map((entry) => JSON.stringify(entry)))}\n}\n`;
 }
 
+/** A report of all cases with their runs has half a megabyte; nothing larger is read, a device or a pipe that never ends included. */
+const reportBytesMax = 64 * 2 ** 20;
+
+function readBounded(file: string): string {
+  let text: Buffer;
+  try {
+    const fd = fs.openSync(file, 'r');
+    try {
+      const parts: Buffer[] = [];
+      let length = 0;
+      const room = Buffer.allocUnsafe(1 << 20);
+      for (let count = -1; count !== 0 && length <= reportBytesMax; length += count) {
+        count = fs.readSync(fd, room, 0, room.length, null);
+        parts.push(Buffer.from(room.subarray(0, count)));
+      }
+      text = Buffer.concat(parts);
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch (error) {
+    throw new ReportError(`${file} can't be read: ${(error as Error).message}`);
+  }
+  if (text.length > reportBytesMax)
+    throw new ReportError(`${file} is no report of the suite: it is larger than ${reportBytesMax / 2 ** 20} MiB`);
+  return text.toString('utf8');
+}
+
 /** Names under which the suite leaves its reports; what else lies in the folder is none. */
 const reportNames = /^(?:io_uring|epoll|kqueue|iocp)-[\w-]+\.json$/;
 
 /** The reports that are meant by files and folders; of a folder only what is named as a report, and nothing below it. */
 export function readReports(places: readonly string[]): Summary[] {
-  const read = (file: string): Summary => {
-    let text: string;
-    try {
-      text = fs.readFileSync(file, 'utf8');
-    } catch (error) {
-      throw new ReportError(`${file} can't be read: ${(error as Error).message}`);
-    }
-    return parseReport(text, file);
-  };
+  const read = (file: string): Summary => parseReport(readBounded(file), file);
   return places.flatMap((place) => {
     if (!fs.statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [read(place)];
     const names = fs.readdirSync(place).filter((name) => reportNames.test(name));

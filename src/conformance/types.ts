@@ -238,7 +238,7 @@ export interface Context {
   /** A path in a folder of this case; with `content` the file is made. */
   tempFile(name?: string, content?: NodeJS.ArrayBufferView | string): string;
   /** An open file, associated with `port` under `key`. */
-  openFile(port: Port, key: number, path: string, flags?: string): FileHandle;
+  openFile(port: Port, key: number, path: string, flags?: string | number): FileHandle;
   /** `length` bytes that depend on their offset and `salt` only: to check any part of a stream. */
   pattern(offset: number, length: number, salt?: number): Uint8Array<ArrayBuffer>;
 

@@ -3,6 +3,9 @@
  * gives them out in blocks; strings are encoded right into the block where they fit. No operation and no event is known here.
  */
 
+import { NATIVE_COPY_MIN } from '../memory.js';
+import { native } from '../native.js';
+
 /** A chunk of a write with its encoding, which means something only for a string. */
 export interface Piece {
   chunk: Buffer | string;
@@ -82,15 +85,11 @@ export class PendingWrite {
       }
       const rest = chunk.length - this.#offset;
       if (rest > room) {
-        chunk.copy(block, used, this.#offset, this.#offset + room);
+        copy(block, used, chunk, this.#offset, room);
         this.#offset += room;
         return block.length;
       }
-      if (this.#offset === 0) {
-        block.set(chunk, used);
-      } else {
-        chunk.copy(block, used, this.#offset);
-      }
+      copy(block, used, chunk, this.#offset, rest);
       used += rest;
       this.#next();
     }
@@ -107,6 +106,12 @@ export class PendingWrite {
       this.#offset = 0;
     }
   }
+}
+
+function copy(block: Buffer, at: number, chunk: Buffer, offset: number, length: number): void {
+  if (length >= NATIVE_COPY_MIN) native.copy(block, at, chunk, offset, length);
+  else if (offset === 0 && length === chunk.length) block.set(chunk, at);
+  else chunk.copy(block, at, offset, offset + length);
 }
 
 /** How many bytes a chunk has. */

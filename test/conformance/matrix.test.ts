@@ -164,6 +164,53 @@ describe('what is no report is refused, by its name and with the reason', () => 
     expect(() => parseReport(text, 'bad.json')).toThrow(/^bad\.json is no report/);
   });
 
+  /** 100,000 lists, each in the one before. */
+  const deep = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`) as unknown;
+  const raw = (name: string, value: unknown): string => {
+    const text = JSON.stringify({ ...good, [name]: '@' });
+    return text.replace('"@"', typeof value === 'string' ? value : `${'['.repeat(100_000)}${']'.repeat(100_000)}`);
+  };
+
+  test.each<[string, string]>([
+    ['a backend that is a path', raw('backend', '{"name":"../../escape","features":{}}')],
+    ['a backend with control characters', raw('backend', '{"name":"\\u001b[2J","features":{}}')],
+    ['a runtime with a line break', raw('runtime', '{"name":"no\\nde","version":"20.0.0"}')],
+    ['a format that is nested 100,000 deep', raw('format', deep)],
+    ['an id that is nested 100,000 deep', raw('cases', deep)],
+    ['an id of a megabyte', JSON.stringify({ ...good, cases: [{ id: 'x'.repeat(2 ** 20), verdict: 'pass' }] })],
+    ['line breaks that are no JSON', '\n\u001b[2J\n'.repeat(1000)],
+  ])('%s, with a reason of one short line', (_, text) => {
+    try {
+      parseReport(text, 'bad.json');
+    } catch (error) {
+      expect(error).toBeInstanceOf(ReportError);
+      expect((error as Error).message).toMatch(/^bad\.json is no report of the suite: [^\p{Cc}]{5,300}$/u);
+      return;
+    }
+    expect.unreachable('it was taken');
+  });
+
+  test('what only restricts a report may be anything, and restricts it', () => {
+    const summary = parseReport(raw('restrictions', '{"filter":{"toString":5},"adapter":[[]]}'), 'odd.json');
+    expect(summary.restrictions).toEqual({ filter: '(object)', adapter: '(object)' });
+    expect(parseReport(formatSummary(summary), 'odd.json')).toEqual(summary);
+  });
+
+  test('100 MB, a device without an end and a folder are refused before they fill the memory', () => {
+    const large = path.join(folder, 'large.json');
+    fs.writeFileSync(large, '{ "suite": "');
+    fs.truncateSync(large, 100_000_000);
+    const before = process.memoryUsage().arrayBuffers;
+    for (const file of [large, '/dev/zero']) {
+      expect(() => readReports([file])).toThrow(ReportError);
+      expect(() => readReports([file])).toThrow(/is no report of the suite: it is larger than 64 MiB$/);
+    }
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(1e9);
+    fs.writeFileSync(large, `{ "suite": "${'x'.repeat(50_000_000)}`);
+    expect(() => readReports([large])).toThrow(/large\.json is no report of the suite: it isn't JSON .{1,200}$/);
+    fs.rmSync(large);
+  });
+
   test('the command says so in one line, ends with 2 and writes nothing', () => {
     const file = write('bad.json', '{');
     for (const args of [[file], [path.join(folder, 'none.json')], [write('empty/test.json', {}).replace('/test.json', '')]]) {

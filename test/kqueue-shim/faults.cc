@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <mutex>
@@ -33,6 +34,7 @@ struct Dice {
   }
   uint32_t Next(uint32_t limit) {
     std::lock_guard lock(mutex);
+    if (state == 0) state = 1;  // never left by what follows
     state ^= state >> 12;
     state ^= state << 25;
     state ^= state >> 27;
@@ -76,7 +78,14 @@ size_t LengthOf(const iovec* vector, size_t count) {
   return length;
 }
 
+std::atomic<uint32_t> refuses_one_in{0};
+
 }  // namespace
+
+bool Refuses() {
+  const uint32_t one_in = refuses_one_in;
+  return one_in != 0 && TheDice().Next(one_in) == 0;
+}
 
 bool Misbehaves() {
   Dice& dice = TheDice();
@@ -90,6 +99,8 @@ uint32_t Below(uint32_t limit) { return TheDice().Next(limit); }
 using namespace kqueue_shim;
 
 extern "C" {
+
+void kqueue_shim_refuse(uint32_t one_in) { refuses_one_in = one_in; }
 
 ssize_t kqueue_shim_recv(int fd, void* data, size_t length, int flags) {
   return Interrupted() ? -1 : recv(fd, data, Shorter(length), flags);

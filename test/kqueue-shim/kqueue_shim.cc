@@ -180,6 +180,7 @@ int Apply(Queue& queue, const struct kevent& change) {
       pollfd look = {fd, POLLOUT, 0};
       if (fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode) && poll(&look, 1, 0) > 0 && (look.revents & POLLERR) != 0) return EPIPE;
     }
+    if (!user && (change.flags & EV_ONESHOT) != 0 && Refuses()) return ENOMEM;
     // Of one that isn't one-shot the poller must be told: no operation is behind it that could try by itself.
     if (!user && (change.flags & EV_ONESHOT) != 0 && Misbehaves()) return change.filter == EVFILT_WRITE && Below(2) != 0 ? EPIPE : ENOENT;
   }

@@ -1,5 +1,5 @@
 // What wakes an event loop, for the model checker spin: posix/loop_notifier.cc (a flag over a descriptor) and the event loop that watches the
-// descriptor (addon/event_loop.cc), in both of its forms: the loop itself clears and looks (PlainLoop), or a thread clears, and calls the loop,
+// descriptor (posix/addon/event_loop.cc), in both of its forms: the loop itself clears and looks (PlainLoop), or a thread clears, and calls the loop,
 // which looks (ThreadLoop). What is modelled is who misses what: each read or write of the flag, the descriptor and `called` is a step of its
 // own. Memory order isn't: the flag and `called` are sequentially consistent, the descriptor is the kernel's.
 //

@@ -4,16 +4,18 @@
 
 #include <dlfcn.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <limits>
-#include <thread>
 
 #include "core/assert.h"
 #include "posix/signal_descriptor.h"
+#include "posix/thread_name.h"
 
 namespace cp::addon {
 
@@ -243,10 +245,10 @@ class InvertedLoop final : public EventLoop {
 class ThreadLoop final : public EventLoop {
  public:
   ~ThreadLoop() override {
-    if (thread_.joinable()) {
+    if (started_) {
       stopping_.store(true);
       control_.Raise();
-      thread_.join();
+      pthread_join(thread_, nullptr);
     }
     if (function_ != nullptr) {
       shared_->loop = nullptr;
@@ -269,8 +271,13 @@ class ThreadLoop final : public EventLoop {
     }
     env_ = env;
     napi_unref_threadsafe_function(env, function_);
-    thread_ = std::thread([this] { Run(source_->notification_fd()); });
-    return true;
+    // Signals are the program's business: none is handled on a thread of ours.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    started_ = pthread_create(&thread_, nullptr, &ThreadLoop::RunThread, this) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return started_;
   }
   void Ref() override { napi_ref_threadsafe_function(env_, function_); }
   void Unref() override { napi_unref_threadsafe_function(env_, function_); }
@@ -288,6 +295,12 @@ class ThreadLoop final : public EventLoop {
     self->source_->Look();
     if (self->source_->stays_ready()) self->control_.Raise();  // what was there has been taken: the descriptor may be waited for again
     self->wake_(self->data_);                                  // may end `self`
+  }
+  static void* RunThread(void* data) {
+    auto* self = static_cast<ThreadLoop*>(data);
+    posix::NameThread("cp-event-loop");
+    self->Run(self->source_->notification_fd());
+    return nullptr;
   }
   void Run(int fd) {
     // A descriptor that stays readable until the event loop has looked isn't waited for until then: this thread would spin.
@@ -311,7 +324,8 @@ class ThreadLoop final : public EventLoop {
   napi_env env_ = nullptr;
   napi_threadsafe_function function_ = nullptr;
   Shared* shared_ = nullptr;
-  std::thread thread_;
+  pthread_t thread_;
+  bool started_ = false;
   std::atomic<bool> called_{false};
   std::atomic<bool> stopping_{false};
   posix::SignalDescriptor control_;

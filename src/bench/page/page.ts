@@ -34,6 +34,8 @@ interface Row {
 /** What Node itself brings, of each workload the nearest: the baseline that a machine's figures are held against. */
 const baselines = ['node:net', 'fs.read', 'fs.write', 'postMessage', 'MessageChannel', 'empty module'];
 const cPrograms = ['C io_uring', 'C epoll'];
+/** Beside one machine's figures there is room for them as well. */
+const runtimes = ['bun', 'deno'];
 const barHeight = 24;
 
 const machines = JSON.parse(document.getElementById('data')?.textContent ?? '[]') as Machine[];
@@ -291,32 +293,41 @@ function section(group: Group): HTMLElement {
   );
   const unit = rows[0]?.result.unit ?? 'operation';
   const labels = [...new Set(rows.map(({ result }) => nameOf(result)))];
-  const spreadsOf = (machine: Machine): (Spread | null)[] =>
-    labels.map((label) => rows.find((row) => row.machine === machine && nameOf(row.result) === label)?.result.cpuUsPerOp ?? null);
+  const spreadsOf = (machine: Machine, of: (result: BenchResult) => Spread | null): (Spread | null)[] =>
+    labels.map((label) => {
+      const row = rows.find((each) => each.machine === machine && nameOf(each.result) === label);
+      return row === undefined ? null : of(row.result);
+    });
   const isOurs = (label: string): boolean => rows.some(({ result }) => nameOf(result) === label && result.subject === ours);
   const machineColours = (index: number): string[] => labels.map(() => `machine-${index % 6}`);
-  const title = `CPU time ${oneOf(unit)}, µs (less is better)`;
-  const parts: HTMLElement[] = [
+  const chartOf = (title: string, of: (result: BenchResult) => Spread | null): HTMLElement =>
     barChart(
       title,
       labels,
       machines.map((machine, index) => ({
         label: machine.name,
-        spreads: spreadsOf(machine),
+        spreads: spreadsOf(machine, of),
         colours: comparing ? machineColours(index) : labels.map((label) => (isOurs(label) ? 'ours' : 'theirs')),
       })),
-    ),
-  ];
+    );
+  const has = (of: (result: BenchResult) => unknown): boolean => rows.some(({ result }) => of(result) !== null);
+  const latency = has(({ latencyUs }) => latencyUs);
+  const memory = has(({ bytesPerConnection }) => bytesPerConnection);
+  const parts: HTMLElement[] = [];
+  if (memory) {
+    const single = (value: number | null): Spread | null => (value === null ? null : { min: value, median: value, max: value });
+    parts.push(
+      chartOf(`memory of the process ${oneOf(unit)}, bytes (less is better)`, (result) => single(result.bytesPerConnection)),
+    );
+  }
+  parts.push(chartOf(`CPU time ${oneOf(unit)}, µs (less is better)`, (result) => result.cpuUsPerOp));
   const baseline = firstOf(baselines, rows);
   const ratiosOf = (machine: Machine, variant: string): BenchRatio[] =>
     machine.report.ratios.filter((ratio) => keyOf(ratio) === key && ratio.variant === variant);
   if (comparing && baseline !== null) parts.push(...baselineChart(labels.filter(isOurs), baseline, ratiosOf));
-  const rivals = [baseline, ...cPrograms].filter(
+  const rivals = [baseline, ...cPrograms, ...(comparing ? [] : runtimes)].filter(
     (name): name is string => name !== null && rows.some(({ result }) => nameOf(result) === name),
   );
-  const has = (of: (result: BenchResult) => unknown): boolean => rows.some(({ result }) => of(result) !== null);
-  const latency = has(({ latencyUs }) => latencyUs);
-  const memory = has(({ bytesPerConnection }) => bytesPerConnection);
   const heads = [
     'subject',
     ...(comparing ? ['machine'] : []),
@@ -393,7 +404,7 @@ function machineCard({ name, report }: Machine): HTMLElement {
     ['Versions', `completion-port ${report.version}, ${runtime.name} ${runtime.version}`],
     [
       'Rounds',
-      `${report.rounds}${report.quick ? ' short ones: coarse, shows that it runs' : ''}${report.interrupted ? '; interrupted' : ''}`,
+      `${report.rounds}${report.quick ? ' short ones: coarse, shows that it runs' : ''}${report.short ? '; a choice of the parameter sets' : ''}${report.interrupted ? '; interrupted' : ''}`,
     ],
     ['Placement', report.pinned ? 'subject and client on a CPU each' : 'not pinned'],
     ['Client', report.client],

@@ -44,10 +44,10 @@ const node =
     startProgram(process.execPath, [benchFile('subjects', file), ...args], environmentOf(backend));
 
 /** Ours on each backend, in these forms. */
-function ours(machine: Machine, file: string, forms: readonly string[], args: readonly string[], quick: boolean): Subject[] {
+function ours(machine: Machine, file: string, forms: readonly string[], args: readonly string[], few: boolean): Subject[] {
   return machine.backends.flatMap((backend, place) =>
     forms
-      .filter((_, index) => place === 0 || !quick || index === 0)
+      .filter((_, index) => place === 0 || !few || index === 0)
       .map((form) => ({
         subject: 'completion-port',
         variant: variantOn(machine, backend, form),
@@ -78,12 +78,12 @@ const fileSets: readonly FileSet[] = [false, true].flatMap((direct) =>
   ].flatMap(({ bytes, order }) => [64, 1].map((depth) => ({ bytes, order, depth, direct }))),
 );
 
-function files(machine: Machine, kind: 'read' | 'write', quick: boolean): Workload[] {
+function files(machine: Machine, kind: 'read' | 'write', few: boolean): Workload[] {
   return fileSets.map(({ bytes, order, depth, direct }) => {
     const args = [kind, String(bytes), String(depth), order, ...(direct ? ['--direct'] : [])];
     const size = bytes === 4096 ? '4 KiB' : '1 MiB';
     const subjects = [
-      ...ours(machine, 'files.mjs', ['dispatch', 'inverted', 'block'], args, quick),
+      ...ours(machine, 'files.mjs', ['dispatch', 'inverted', 'block'], args, few),
       ...[`fs.${kind}`, 'fs.promises', `fs.${kind}Sync`].map((form) => other(form, node('files.mjs', [form, ...args]))),
     ];
     const { programs } = machine.peers;
@@ -117,6 +117,7 @@ function posts(machine: Machine): Workload[] {
       title: 'messages within a thread, 64 under way',
       unit: 'message',
       quick: false,
+      short: true,
       subjects: [port('post+get', node('posts.mjs', ['port'], backend)), other('MessageChannel', node('posts.mjs', ['channel']))],
     },
     {
@@ -146,8 +147,8 @@ function posts(machine: Machine): Workload[] {
   ];
 }
 
-function cancels(machine: Machine, quick: boolean): Workload {
-  const subjects = ours(machine, 'cancels.mjs', ['dispatch', 'block'], [], quick);
+function cancels(machine: Machine, few: boolean): Workload {
+  const subjects = ours(machine, 'cancels.mjs', ['dispatch', 'block'], [], few);
   const { programs } = machine.peers;
   if (programs !== null && hasUring(machine)) {
     subjects.push(other('C io_uring', () => startProgram(programs.uring_ops, ['cancel'], process.env)));
@@ -196,10 +197,10 @@ function startup(machine: Machine): Workload {
   };
 }
 
-export const programWorkloads = (machine: Machine, quick: boolean): Workload[] => [
-  ...files(machine, 'read', quick),
-  ...files(machine, 'write', quick),
+export const programWorkloads = (machine: Machine, few: boolean): Workload[] => [
+  ...files(machine, 'read', few),
+  ...files(machine, 'write', few),
   ...posts(machine),
-  cancels(machine, quick),
+  cancels(machine, few),
   startup(machine),
 ];

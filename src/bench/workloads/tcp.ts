@@ -76,10 +76,15 @@ const connecting: Start = async (machine, { connections, bytes }, server) => {
   };
 };
 
-/** Resident memory of a process in bytes, or null where it can't be told. */
+/**
+ * Resident memory of a process in bytes, without the pages of its program's files, which come with code that is run for the first time
+ * and not with connections; or null where it can't be told.
+ */
 function residentBytes(pid: number): number | null {
   try {
-    return Number(/^VmRSS:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+    const status = fs.readFileSync(`/proc/${pid}/status`, 'utf8');
+    const kilobytes = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]);
+    return (kilobytes('RssAnon') + kilobytes('RssShmem')) * 1024;
   } catch {
     return null; // no /proc
   }
@@ -180,7 +185,7 @@ function subject(
 }
 
 /** What serves echoes here: the example in its forms on each backend, and all that it is compared with. */
-function echoServers(machine: Machine, load: Load, start: Start, quick: boolean): Subject[] {
+function echoServers(machine: Machine, load: Load, start: Start, few: boolean): Subject[] {
   // As large as a message, so that one receive takes it, and never smaller than the example's own choice.
   const buffer = String(Math.max(1792, load.bytes));
   const forms: [string, string[]][] = [
@@ -194,11 +199,11 @@ function echoServers(machine: Machine, load: Load, start: Start, quick: boolean)
       const of = { subject: 'completion-port', variant: variantOn(machine, backend, variant), backend };
       subjects.push(subject(machine, load, start, of, process.execPath, args));
     };
-    for (const [variant, args] of place > 0 && quick ? forms.slice(0, 1) : forms) {
+    for (const [variant, args] of place > 0 && few ? forms.slice(0, 1) : forms) {
       const arena = load.bytes > 1792 ? ['--arena', String(Math.min(2 ** 31, 2 * load.connections * (load.bytes + 4096)))] : [];
       add(variant, [echoExample, '--port', '0', '--buffer', buffer, ...arena, ...args]);
     }
-    if (place === 0 || !quick) add('net', [benchFile('peers/net_echo.mjs'), 'completion-port/net']);
+    if (place === 0 || !few) add('net', [benchFile('peers/net_echo.mjs'), 'completion-port/net']);
   });
   const other = (name: string, command: string, args: string[]): void => {
     subjects.push(subject(machine, load, start, { subject: name }, command, args));
@@ -221,7 +226,7 @@ const echoLoads: readonly Load[] = [
   ...[4096, 65_536].flatMap((bytes) => [64, 1, 512].map((connections) => ({ connections, bytes }))),
 ];
 
-function connectWorkload(machine: Machine, quick: boolean): Workload {
+function connectWorkload(machine: Machine, few: boolean): Workload {
   const load = { connections: 64, bytes: 64 };
   return {
     name: 'tcp-connect',
@@ -229,7 +234,7 @@ function connectWorkload(machine: Machine, quick: boolean): Workload {
     title: 'TCP connections that are accepted, echo once and are closed, 64 at a time',
     unit: 'connection',
     quick: true,
-    subjects: echoServers(machine, load, connecting, quick),
+    subjects: echoServers(machine, load, connecting, few),
   };
 }
 
@@ -277,6 +282,7 @@ function idleWorkloads(machine: Machine): Workload[] {
       title: `${connections.toLocaleString('en')} connections, silent after one echo on each: memory of the process and of the kernel (both ends)`,
       unit: 'connection',
       quick: connections === 1000,
+      short: connections === 10_000,
       single: true,
       subjects: [
         ...ours('zero-length receive', [process.execPath, benchFile('subjects/idle.mjs')]),
@@ -315,19 +321,20 @@ function workersWorkloads(machine: Machine): Workload[] {
   }));
 }
 
-export function tcpWorkloads(machine: Machine, quick: boolean): Workload[] {
+export function tcpWorkloads(machine: Machine, few: boolean): Workload[] {
   const echoes = echoLoads.map((load) => ({
     name: 'tcp-echo',
     params: { connections: load.connections, bytes: load.bytes },
     title: `TCP echo of ${sizeOf(load.bytes)}, ${load.connections} connection${load.connections === 1 ? ', client spinning' : 's'}`,
     unit: 'echo',
     quick: load.connections === 64 && load.bytes === 64,
+    short: load.bytes === 64 || (load.connections === 64 && load.bytes === 65_536),
     spinning: load.connections === 1,
-    subjects: echoServers(machine, load, echo, quick),
+    subjects: echoServers(machine, load, echo, few),
   }));
   return [
     ...echoes,
-    connectWorkload(machine, quick),
+    connectWorkload(machine, few),
     ...httpWorkloads(machine),
     ...idleWorkloads(machine),
     ...workersWorkloads(machine),

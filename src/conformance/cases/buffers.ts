@@ -10,6 +10,15 @@ export type BufferKind = 'arena' | 'shared' | 'heap';
 export const bufferKinds: Readonly<Record<BufferKind, BufferKind>> = { arena: 'arena', shared: 'shared', heap: 'heap' };
 export const bufferKindList: readonly BufferKind[] = ['arena', 'shared', 'heap'];
 
+/** The arena hands out `bytes`, and has at most a page beyond that, for the alignment of what it hands out. */
+export function arenaOf<C>(t: Context, port: Port<C>, bytes: number, what: string): void {
+  const { byteLength } = port.arena;
+  t.ok(byteLength >= bytes && byteLength <= bytes + 4096, `${what}: ${bytes} and at most a page more, not ${byteLength}`);
+  const all = port.allocate(bytes);
+  t.ok(all.buffer === port.arena, `${what}: a block of all of it lies in it`);
+  port.release(all);
+}
+
 /** What untouched bytes hold. */
 export const filler = 0xa5;
 

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { type Act, relays } from '../support/places.js';
-import { Crew, mostly, sharedPort, waiting } from '../support/threads.js';
+import { Crew, mostly, sharedPort, sleepsNoticed, waiting } from '../support/threads.js';
 import type { ConformanceCase, Context, SharedPort } from '../types.js';
 import { variants } from '../variants.js';
 
@@ -52,7 +52,8 @@ const blocking: Record<string, Act> = {
   },
 };
 
-/** Ways of sleeping in the kernel that nobody told the port of. Each ends when the other thread has its packet, or by itself. */
+/** Ways of sleeping in the kernel that nobody told the port of. Each ends when the other thread has its packet, or by itself
+ * after three times as long as it may take until it is noticed. */
 const asleep: Record<string, Act> = {
   futex: (w) => {
     w.until('go', 1);
@@ -74,8 +75,8 @@ const asleep: Record<string, Act> = {
     w.until('go', 1);
     const [command, ...args] =
       process.platform === 'win32'
-        ? [process.execPath, '-e', 'fs.writeFileSync(process.argv[1], ""); setTimeout(() => {}, 250)', file]
-        : ['sh', '-c', ': > "$0"; sleep 0.25', file];
+        ? [process.execPath, '-e', 'fs.writeFileSync(process.argv[1], ""); setTimeout(() => {}, 150)', file]
+        : ['sh', '-c', ': > "$0"; sleep 0.15', file];
     w.require('node:child_process').execFileSync(command, args, { stdio: 'ignore' });
     return w.clock() - (Date.now() - w.require('node:fs').statSync(file).mtimeMs);
   },
@@ -83,13 +84,13 @@ const asleep: Record<string, Act> = {
     w.until('go', 1);
     const at = w.clock();
     // One wait, not many short ones: between them it would run.
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await new Promise((resolve) => setTimeout(resolve, 150));
     return at;
   },
 };
 
 /** One thread sleeps with the only place, another takes it, then the first one computes: a third must have to wait for both. */
-async function resumes(t: Context, crew: Crew): Promise<string | null> {
+async function resumes(t: Context, crew: Crew): Promise<{ wrong: string | null; excused: boolean }> {
   crew.clear();
   const port = sharedPort(t, { concurrency: 1 });
   const { token } = port;
@@ -105,7 +106,9 @@ async function resumes(t: Context, crew: Crew): Promise<string | null> {
       w.until('go', 2);
       w.spin(60);
       w.set('busy', 2);
-      return port.getSync(5000)?.key;
+      const key = port.getSync(5000)?.key;
+      const { sleepsNoticed } = port.stats();
+      return { key, sleepsNoticed };
     },
     { token },
   );
@@ -133,17 +136,20 @@ async function resumes(t: Context, crew: Crew): Promise<string | null> {
   await crew.reached('busy', 1, 'the first thread runs again');
   port.post(3);
   port.post(4);
-  // Long enough for it to be seen.
-  await t.sleep(80);
+  // It has been seen when both count. Where that isn't said, after a time that is long enough.
+  if (typeof port.stats().running === 'number')
+    await t.eventually(() => port.stats().running === 2, 'the first thread counts again', 5000);
+  else await t.sleep(80);
   const { queued } = port.stats();
   crew.set('go', 2);
   t.equal(await t.within(3000, second, 'the second thread leaves'), 2, 'the second thread’s packet');
   const first = await t.within(3000, sleeper, 'the first thread comes back');
   const last = await t.within(3000, third, 'the third thread, when the first sleeps in its event loop');
   port.close();
-  return queued === 2 && first === 3 && last.key === 4 && last.busy === 2
-    ? null
-    : `${queued} packets of 2 waited; the first thread, which came back, got ${first}, not 3; the third got ${last.key}, not 4`;
+  const holds = queued === 2 && first.key === 3 && last.key === 4 && last.busy === 2;
+  const wrong = `${queued} packets of 2 waited; the first thread, which came back, got ${first.key}, not 3; the third got ${last.key}, not 4`;
+  // One sleep is the case's own.
+  return { wrong: holds ? null : wrong, excused: first.sleepsNoticed !== 1 };
 }
 
 export const cases: readonly ConformanceCase[] = [
@@ -233,7 +239,7 @@ export const cases: readonly ConformanceCase[] = [
           await t.within(2000, Promise.all([first, second]), 'the end of the round');
           return wrong.length === 0 ? null : wrong.join(', ');
         },
-        crew,
+        () => crew.at('slept') !== 0,
       );
     },
   },
@@ -281,7 +287,9 @@ export const cases: readonly ConformanceCase[] = [
       }
       await crew.reached('handled', total, 'all packets are handled', 15_000);
       for (let key = 0; key < total; key++) if (crew.at(key) !== 1) t.fail(`packet ${key} was handled ${crew.at(key)} times`);
-      // A few may have stood still unasked (see `mostly`); with a broken limit it would be nearly all.
+      // Exact, unless the port itself saw a thread asleep outside of port.blocking (see sleepsNoticed): how many packets meet one too many until
+      // such a thread comes back is the machine's. With a broken limit it would be nearly all.
+      if (sleepsNoticed(port) === 0) t.equal(crew.at('failed'), 0, 'packets at whose start too many ran, although none slept');
       const what = `packets of ${total} at whose start too many ran that hadn’t resumed, ${crew.at('most')} at most`;
       t.less(crew.at('failed'), 2 + total / 50, what);
       port.close();
@@ -361,7 +369,13 @@ export const cases: readonly ConformanceCase[] = [
     needs: ['proc'],
     async run(t) {
       const crew = await Crew.start(t, null, 3);
-      await mostly(t, 3, () => resumes(t, crew));
+      let excused = false;
+      const attempt = async (): Promise<string | null> => {
+        const { wrong, ...rest } = await resumes(t, crew);
+        excused = rest.excused;
+        return wrong;
+      };
+      await mostly(t, 3, attempt, () => excused);
     },
   },
 ];

@@ -80,16 +80,19 @@ export const cases: readonly ConformanceCase[] = [
     { clause: 'CONC-07', title: 'a thread that ends frees its place', reference: leaves, timeoutMs: 15_000 },
     { exit: 'exit', terminate: 'terminate', throw: 'throw' } as const,
     async (t, how) => {
-      for (let round = 0; round < 3; round++) {
+      const rounds = 3;
+      const crew = await Crew.start(t, null, rounds + 1);
+      for (let round = 0; round < rounds; round++) {
         const port = sharedPort(t, { concurrency: 1 });
-        const crew = await Crew.start(t, port, 2);
-        const worker = crew.worker(0);
+        const { token } = port;
+        crew.clear();
+        const worker = crew.worker(round);
         const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
         if (how === 'throw') worker.removeAllListeners('error').on('error', () => {});
         void crew.run(
-          0,
+          round,
           (w) => {
-            w.port.getSync(5000);
+            w.attach(w.data.token).getSync(5000);
             w.set('held', 1);
             w.until('go', 1);
             if (w.data.how === 'exit') process.exit(0);
@@ -99,12 +102,12 @@ export const cases: readonly ConformanceCase[] = [
             });
             w.spin(5);
           },
-          { how },
+          { how, token },
         );
         await waiting(t, port, 1);
         port.post(1);
         await crew.reached('held', 1, 'the first thread has the place');
-        const taker = crew.run(1, (w) => ({ key: w.port.getSync(5000)?.key, at: w.clock() }), {});
+        const taker = crew.run(rounds, (w) => ({ key: w.attach(w.data.token).getSync(5000)?.key, at: w.clock() }), { token });
         await waiting(t, port, 1);
         port.post(2);
         await t.sleep(10);
@@ -115,6 +118,7 @@ export const cases: readonly ConformanceCase[] = [
         await t.within(2000, ended, 'the end of the first thread');
         const { threads } = port.stats();
         if (typeof threads === 'number') t.equal(threads, 2, 'threads attached: this one, and the second');
+        port.close();
       }
     },
   ),

@@ -6,6 +6,7 @@ import * as os from 'node:os';
 import { eventLoops } from '../support/inverted.js';
 import type { ConformanceCase, Context, CreateOptions, Packet, Port } from '../types.js';
 import { variants } from '../variants.js';
+import { arenaOf } from './buffers.js';
 
 const independence: Record<string, (t: Context, a: Port, b: Port) => void> = {
   posts(t, a, b) {
@@ -161,7 +162,7 @@ export const cases: ConformanceCase[] = [
       t.equal(port.shared, t.shared, 'shared');
       t.equal(port.inFlight, 0, 'inFlight');
       t.equal(port.maxOperations, 65_536, 'maxOperations unless told');
-      t.equal(port.arena.byteLength, 16 * 2 ** 20, 'bytes of the arena unless told');
+      arenaOf(t, port, 16 * 2 ** 20, 'bytes of the arena unless told');
       t.nothing(port);
     },
   },

@@ -243,14 +243,17 @@ export const cases: readonly ConformanceCase[] = [
     async (t, state) => {
       const port = sharedPort(t);
       const times: number[] = [];
-      for (let round = 0; round < 3; round++) {
-        const crew = await Crew.start(t, port, 1);
+      const rounds = 3;
+      // All at once, which takes less time than one after the other.
+      const crew = await Crew.start(t, port, rounds);
+      for (let round = 0; round < rounds; round++) {
         const { a, b } = t.pair(port, 1, 2);
-        void crew.run(0, state, { a: a.id, b: b.id, token: tokenOf(port) });
+        crew.clear();
+        void crew.run(round, state, { a: a.id, b: b.id, token: tokenOf(port) });
         await crew.reached('held', 1, 'the thread is in its state');
         await t.sleep(t.random.int(30));
         const begin = clock();
-        await t.within(4000, crew.worker(0).terminate(), 'terminate()');
+        await t.within(4000, crew.worker(round).terminate(), 'terminate()');
         times.push(clock() - begin);
         // What it left behind is dequeued by another thread, and then the port is as before.
         a.close();
@@ -264,7 +267,8 @@ export const cases: readonly ConformanceCase[] = [
         const packet = t.takeOneSync(port);
         t.deepEqual([packet.key, packet.bytesTransferred], [7, round], 'a packet for another thread');
         const { threads, waiting } = port.stats();
-        if (typeof threads === 'number') t.deepEqual([threads, waiting], [1, 0], 'threads that are attached, and that wait');
+        if (typeof threads === 'number')
+          t.deepEqual([threads, waiting], [rounds - round, 0], 'threads that are attached, and that wait');
       }
       t.less(median(times), 100, `milliseconds of terminate() (${times.map((time) => time.toFixed(1)).join(', ')})`);
     },
@@ -277,13 +281,15 @@ export const cases: readonly ConformanceCase[] = [
     timeoutMs: 20_000,
     async run(t) {
       const port = sharedPort(t);
-      for (let round = 0; round < t.count(12, 4); round++) {
-        const crew = await Crew.start(t, port, 1);
+      const rounds = t.count(12, 4);
+      const crew = await Crew.start(t, port, rounds);
+      for (let round = 0; round < rounds; round++) {
+        crew.clear();
         const role = t.random.pick(['getSync', 'getManySync', 'get', 'dispatch'] as const);
-        void crew.run(0, (w) => w.consume(w.port, w.data.role, () => void w.add('handled')), { role });
+        void crew.run(round, (w) => w.consume(w.port, w.data.role, () => void w.add('handled')), { role });
         await waiting(t, port, 1);
         // It waits, so the packet is handed to it; but its end is already decided.
-        const gone = crew.worker(0).terminate();
+        const gone = crew.worker(round).terminate();
         port.post(round);
         await t.within(4000, gone, 'terminate()');
         const packet = port.getSync(crew.at('handled') === 0 ? 2000 : 0);
@@ -302,13 +308,14 @@ export const cases: readonly ConformanceCase[] = [
     async run(t) {
       const rounds = t.count(10, 3);
       const port = sharedPort(t, { concurrency: 8 });
+      const each = 300;
+      const crew = await Crew.start(t, port, rounds + 1, { cells: each });
       let lost = 0;
       for (let round = 0; round < rounds; round++) {
-        const each = 300;
-        const crew = await Crew.start(t, port, 2, { cells: each });
-        void crew.run(0, (w) => w.consume(w.port, 'getSync', (packet) => void w.add(packet.key)), {});
+        crew.clear();
+        void crew.run(round, (w) => w.consume(w.port, 'getSync', (packet) => void w.add(packet.key)), {});
         const other = crew.run(
-          1,
+          rounds,
           (w) => w.consume(w.port, 'getSync', (packet) => w.add(packet.key) < 0 || packet.key === 299),
           {},
         );
@@ -317,7 +324,7 @@ export const cases: readonly ConformanceCase[] = [
         let gone: Promise<number> | null = null;
         for (let key = 0; key < each - 1; key++) {
           port.post(key);
-          if (key === killed) gone = crew.worker(0).terminate();
+          if (key === killed) gone = crew.worker(round).terminate();
           if (key % 5 === 0) await t.turn();
         }
         await t.within(4000, t.some(gone, 'terminate()'), 'terminate()');
@@ -335,7 +342,6 @@ export const cases: readonly ConformanceCase[] = [
           `packets that were lost in round ${round}, of which one may have been in the hands of the terminated thread`,
         );
         lost += missing;
-        await t.within(4000, crew.worker(1).terminate(), 'terminate()');
       }
       t.doing(`${lost} packets went with a thread that had them`);
       t.equal(port.stats().queued, 0, 'packets queued at the end');
@@ -349,7 +355,7 @@ export const cases: readonly ConformanceCase[] = [
       'a thousand threads that attach and are terminated in any state leave no fd, no thread, no memory (10,000: --scale 10)',
     reference: ends,
     soak: true,
-    timeoutMs: 900_000,
+    timeoutMs: 3_600_000, // for ten times as many, on a machine with other things to do
     run: (t) => manyTerminates(t, t.count(1000, 20)),
   },
   {
@@ -373,7 +379,7 @@ async function manyTerminates(t: Context, total: number): Promise<void> {
   const times: number[] = [];
   const warm = Math.max(1, Math.floor(total / perRound / 4));
   for (let round = 0; round * perRound < total; round++) {
-    const crew = await Crew.start(t, port, perRound);
+    const crew = await Crew.start(t, port, perRound, { limitMs: 60_000 }); // how soon threads start is not what is looked at
     const pairs = Array.from({ length: perRound }, () => t.api.TcpSocket.openSync());
     const chosen = pairs.map((socket, index) => {
       port.associate(socket, index);

@@ -69,6 +69,59 @@ export const cases: readonly ConformanceCase[] = [
     },
   ),
 
+  ...variants(
+    {
+      clause: 'THREAD-02',
+      title: 'so it is where the starter has more packets before it, which it doesn’t come to',
+      reference: 'A thread’s I/O goes on while it computes, and completes on the port',
+    },
+    { 'in a crowd getSync': 'getSync', 'in a crowd dispatch': 'dispatch' } as const,
+    async (t, way) => {
+      const port = sharedPort(t, { concurrency: 2 }); // this thread has one of the places
+      if (typeof port.stats().queued !== 'number') t.unable('what is under test doesn’t count the packets that wait');
+      const crew = await Crew.start(t, port, 1);
+      const { a, b } = t.pair(port, 1, 2);
+      b.recv(port.allocate(64), { id: 99 });
+      const posts = 10;
+      const jobs = crew.all(
+        (w) => {
+          const socket = w.port.handleOf(w.data.socket) as TcpSocket;
+          const byte = w.port.allocate(1);
+          const all = w.data.posts;
+          w.add('arrived');
+          return w.consume(w.port, w.data.way, (packet) => {
+            if (packet.kind === 'post') {
+              if (packet.key === 1) w.until('go', 1);
+              // One of two computes for long; by then whoever was told of the start before has slept again.
+              const long = packet.key % 2 === 0;
+              if (long) w.spin(0.4);
+              socket.send(byte, { id: packet.key });
+              if (long) {
+                w.set('started', packet.key);
+                w.spin(120);
+              }
+            }
+            return packet.kind === 'send' && packet.operationId === all;
+          });
+        },
+        { way, posts, socket: a.id },
+      );
+      await t.within(5000, Promise.race([waiting(t, port, 1), ...jobs]), 'the thread waits');
+      for (let key = 1; key <= posts; key++) port.post(key);
+      crew.set('go', 1);
+      const delays: number[] = [];
+      for (let key = 2; key <= posts; key += 2) {
+        while (crew.at('started') < key) await t.turn();
+        const begin = clock();
+        // For each post that was taken the packet of its send has come; and that of the one receive.
+        while (port.stats().queued < posts + 1 && crew.at('started') === key && clock() - begin < 100) await t.turn();
+        delays.push(clock() - begin);
+      }
+      t.less(median(delays), 50, `milliseconds until a send completed (${delays.map((delay) => delay.toFixed(1)).join(', ')})`);
+      await t.within(3000, Promise.all(jobs), 'the end of the thread');
+    },
+  ),
+
   {
     id: 'THREAD-10',
     clause: 'THREAD-10',

@@ -1,5 +1,5 @@
-// Builds the addon for Windows on Linux with mingw-w64, into build/win32-x64/: what `npm run test:wine` runs. The addon that users get is built by
-// MSVC (CMakeLists.txt, cmake-js); the sources are the same.
+// Builds the addon for Windows on Linux with mingw-w64, into build/win32-x64/, and that of the tests: what `npm run test:wine` runs. The addon that
+// users get is built by MSVC (CMakeLists.txt, cmake-js); the sources are the same.
 //
 //   node scripts/build-win.mjs [--force]
 
@@ -9,13 +9,13 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { install, loud, nativeInputs } from './build.mjs';
 import { Failure, runMain, say } from './lib/log.mjs';
-import { buildFolder, root, windowsAddonFile } from './lib/paths.mjs';
+import { buildFolder, root, windowsAddonFile, windowsTestAddonFile } from './lib/paths.mjs';
 import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 import { ensureTools, windowsBuildTools } from './setup.mjs';
 
 const usage = `usage: node scripts/build-win.mjs [--force]
 
-Cross-compiles the addon for 64-bit Windows into build/win32-x64/. Linux only.
+Cross-compiles the addon for 64-bit Windows into build/win32-x64/, and that of the tests into build/win32-x64-test/. Linux only.
   --force   even what is up to date
 `;
 
@@ -42,12 +42,14 @@ export async function buildWindows({ force = false } = {}) {
     `-DCP_NODE_INCLUDE=${[join(headers, 'include'), join(root, 'node_modules/node-addon-api')].join(';')}`,
     `-DCP_NODE_LIBRARIES=${made.join(';')}`,
   ];
-  const configured = await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Release -DCP_WERROR=ON ${options}`.nothrow();
+  const configured =
+    await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Release -DCP_WERROR=ON -DCP_TEST_BUILD=ON ${options}`.nothrow();
   if (configured.exitCode !== 0) throw new Failure('CMake could not configure for Windows; its words stand above');
   const built = await loud`cmake --build ${folder} --parallel ${availableParallelism()}`.nothrow();
   if (built.exitCode !== 0) throw new Failure('the addon for Windows does not build; the compiler’s words stand above');
   install(join(folder, 'out/completion_port.node'), windowsAddonFile);
-  writeStamp('windows', print, [windowsAddonFile]);
+  install(join(folder, 'out/completion_port_test.node'), windowsTestAddonFile);
+  writeStamp('windows', print, [windowsAddonFile, windowsTestAddonFile]);
   return true;
 }
 

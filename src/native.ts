@@ -110,6 +110,14 @@ export interface NativePort {
   handleInfo(index: number, generation: number): [kind: number, key: number, append: boolean] | undefined | null;
 }
 
+export interface ProcessCounts {
+  /** Files, sockets, pipes, completion ports. */
+  descriptors: number;
+  /** The same and all else: threads, what they wait for. */
+  handles: number;
+  threads: number;
+}
+
 export interface NativeModule {
   readonly abi: { version: number; controlBytes: number; entryBytes: number; maxSubmissions: number; maxCompletions: number };
   readonly version: string;
@@ -158,6 +166,8 @@ export interface NativeModule {
   mapError(nativeCode: number, opcode: number): number;
   /** Reports an uncaught exception, as if thrown out of an event-loop callback. */
   fatalException(error: unknown): void;
+  /** What this process has at the kernel; -1: this system lists it in /proc or /dev/fd, or doesn't tell. */
+  countProcess(): ProcessCounts;
 }
 
 /** Loads the addon, and modules of Node's that most programs don't need from the start: an import of node:fs costs 2 ms. */
@@ -186,8 +196,7 @@ function load(): NativeModule {
     const what = missing
       ? `there is no native addon for ${platform} (${path})`
       : `the native addon ${path} can't be loaded (${String(cause)})`;
-    const how = process.platform === 'win32' ? 'its build for Windows is not released yet' : `${rebuild} to build it`;
-    throw misuse(Error, 'ERR_NO_NATIVE', `${what}; ${how}`, cause);
+    throw misuse(Error, 'ERR_NO_NATIVE', `${what}; ${rebuild} to build it`, cause);
   }
   const { abi } = module;
   if (

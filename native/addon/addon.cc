@@ -217,6 +217,15 @@ napi_value FatalException(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value CountProcess(napi_env env, napi_callback_info) {
+  const os::ProcessCounts counts = os::CountProcess();
+  napi_value all = NewObject(env);
+  Set(env, all, "descriptors", Number(env, static_cast<double>(counts.descriptors)));
+  Set(env, all, "handles", Number(env, static_cast<double>(counts.handles)));
+  Set(env, all, "threads", Number(env, static_cast<double>(counts.threads)));
+  return all;
+}
+
 napi_value Report(napi_env env, const char* name, bool available, const std::string& reason, napi_value features) {
   napi_value report = NewObject(env);
   Set(env, report, "name", Text(env, name));
@@ -329,7 +338,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
                     {"formatAddress", &FormatAddress},
                     {"copy", &Copy},
                     {"mapError", &MapError},
-                    {"fatalException", &FatalException}};
+                    {"fatalException", &FatalException},
+                    {"countProcess", &CountProcess}};
   for (const auto& function : kFunctions) {
     napi_value value;
     if (napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, nullptr, &value) == napi_ok)

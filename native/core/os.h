@@ -40,6 +40,13 @@ bool StartThread(const char* name, void (*run)());
 uint64_t CurrentThread();
 // What wakes the calling thread where it attaches to a shared port. Null: see *error.
 std::shared_ptr<ThreadNotifier> MakeNotifier(CreateError* error);
+// What the process has at the kernel, for a look for leaks. -1: this system lists it among its files, or doesn't tell.
+struct ProcessCounts {
+  int64_t descriptors = -1;  // files, sockets, pipes, queues
+  int64_t handles = -1;      // the same and all else: threads, what they wait for
+  int64_t threads = -1;
+};
+ProcessCounts CountProcess();
 // The module stays in memory until the process ends: an idle thread of the file pool may outlive the last environment that had loaded it.
 void StayLoaded();
 

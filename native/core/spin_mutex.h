@@ -4,6 +4,10 @@
 
 #include <mutex>
 
+#if defined(_MSC_VER)
+#include <intrin.h>  // the compiler's, not an OS's
+#endif
+
 namespace cp {
 
 // `mutex` is locked when this returns.
@@ -11,7 +15,11 @@ inline void LockSpinning(std::mutex& mutex) {
   constexpr int kTries = 100;  // 2 to 4 µs where the holder runs on another processor; it may not, so no more
   for (int i = 0; i < kTries; i++) {
     if (mutex.try_lock()) return;
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER) && defined(_M_X64)
+    _mm_pause();
+#elif defined(_MSC_VER)
+    __yield();
+#elif defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");

@@ -4,6 +4,10 @@
 #include "win/files.h"
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -19,6 +23,20 @@ constexpr int kDirect = 0x02000000, kDataSync = 0x04000000, kSync = 0x08000000;
 constexpr uint32_t kOwnerWrites = 0200;
 constexpr size_t kShortPathMax = 240;  // characters; CreateFileW takes 259, for directories less
 
+// "Maximum Path Length Limitation" and "Naming Files": what a path and one of its components may have, in characters. CreateFileW says of a component
+// that is too long that the name is invalid.
+constexpr size_t kPathMax = 32'767, kComponentMax = 255, kUtf8BytesMax = 3;  // a character of UTF-16: up to three bytes of UTF-8
+
+bool TooLong(const std::wstring& path) {
+  if (path.size() > kPathMax) return true;
+  size_t length = 0;
+  for (const wchar_t each : path) {
+    length = each == L'\\' || each == L'/' ? 0 : length + 1;
+    if (length > kComponentMax) return true;
+  }
+  return false;
+}
+
 // False: not UTF-8, or it can't be resolved.
 bool WidePath(const char* path, std::wstring* out) {
   const int count = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, nullptr, 0);
@@ -26,6 +44,7 @@ bool WidePath(const char* path, std::wstring* out) {
   out->resize(static_cast<size_t>(count));
   MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, out->data(), count);
   out->pop_back();
+  if (out->size() > kPathMax) return false;
   if (out->size() < kShortPathMax || out->starts_with(LR"(\\?\)") || out->starts_with(LR"(\\.\)")) return true;
   const DWORD needed = GetFullPathNameW(out->c_str(), 0, nullptr, nullptr);
   if (needed == 0) return false;
@@ -57,8 +76,9 @@ bool IsDirectory(const std::wstring& path) {
 bool Appends(int flags) { return (flags & kAppend) != 0; }
 
 OsHandle Open(const char* path, int flags, uint32_t mode) {
+  if (std::strlen(path) > kPathMax * kUtf8BytesMax) return -ERROR_FILENAME_EXCED_RANGE;
   std::wstring wide;
-  if (!WidePath(path, &wide)) return -ERROR_INVALID_NAME;
+  if (!WidePath(path, &wide)) return TooLong(wide) ? -ERROR_FILENAME_EXCED_RANGE : -ERROR_INVALID_NAME;
   DWORD access = (flags & kReadWrite) != 0   ? FILE_GENERIC_READ | FILE_GENERIC_WRITE
                  : (flags & kWriteOnly) != 0 ? FILE_GENERIC_WRITE
                                              : FILE_GENERIC_READ;
@@ -81,6 +101,7 @@ OsHandle Open(const char* path, int flags, uint32_t mode) {
     const bool exclusive = (flags & kCreate) != 0 && (flags & kExclusive) != 0;
     if (!exclusive && (error == ERROR_ACCESS_DENIED || error == ERROR_FILE_EXISTS || error == ERROR_ALREADY_EXISTS) && IsDirectory(wide))
       return os::kIsDirectory;
+    if (TooLong(wide)) return -ERROR_FILENAME_EXCED_RANGE;
     if (error == ERROR_PIPE_BUSY) return os::kNotAFile;
     if (error == ERROR_PATH_NOT_FOUND && HasFileAsParent(wide)) return -ERROR_DIRECTORY;
     return -static_cast<OsHandle>(error);
@@ -99,7 +120,15 @@ OsHandle Open(const char* path, int flags, uint32_t mode) {
 
 namespace {
 
-constexpr uint64_t kCallBytesMax = 1u << 30;
+constexpr uint64_t kCallBytesMax = kLengthMax;  // fits a DWORD, so an operation is one call
+
+// Wine 8 asks for the size and writes there, in two steps (dlls/ntdll/unix/file.c, NtWriteFile), so that of two appends at once one lies over the other.
+// There they take turns; on Windows the file system sees to it.
+std::unique_lock<std::mutex> AppendTurn() {
+  static const bool wine = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version") != nullptr;
+  static std::mutex turn;
+  return wine ? std::unique_lock(turn) : std::unique_lock<std::mutex>();
+}
 
 // One call on a handle that is bound to a port, without a packet. 0 or an error; *moved says how much.
 DWORD Move(bool writes, HANDLE file, std::byte* data, uint64_t length, bool append, uint64_t position, uint64_t* moved) {
@@ -107,6 +136,7 @@ DWORD Move(bool writes, HANDLE file, std::byte* data, uint64_t length, bool appe
   const HANDLE event = CreateEventW(nullptr, TRUE, FALSE, nullptr);
   if (event == nullptr) return GetLastError();
   DWORD error = 0;
+  const std::unique_lock<std::mutex> turn = writes && append ? AppendTurn() : std::unique_lock<std::mutex>();
   do {
     OVERLAPPED overlapped{};
     const uint64_t offset = append ? ~uint64_t{0} : position + *moved;
@@ -131,8 +161,33 @@ DWORD Move(bool writes, HANDLE file, std::byte* data, uint64_t length, bool appe
   return error;
 }
 
+// An append of several parts as one call: between two, others could append theirs. What one call takes, if there is more.
+Outcome AppendAll(const FileRequest& request) {
+  uint64_t length = 0, skip = request.done;
+  for (size_t i = 0; i < request.segment_count; i++) length += request.segments[i].length;
+  length = std::min(length - skip, kCallBytesMax);
+  const std::unique_ptr<std::byte[]> all(new (std::nothrow) std::byte[length]);
+  if (!all) return {0, ERROR_NOT_ENOUGH_MEMORY};
+  uint64_t copied = 0;
+  for (size_t i = 0; i < request.segment_count && copied < length; i++) {
+    const Segment& segment = request.segments[i];
+    if (skip >= segment.length) {
+      skip -= segment.length;
+      continue;
+    }
+    const uint64_t count = std::min(segment.length - skip, length - copied);
+    std::memcpy(all.get() + copied, segment.data + skip, count);
+    copied += count;
+    skip = 0;
+  }
+  uint64_t moved = 0;
+  const DWORD error = Move(true, request.file, all.get(), length, true, 0, &moved);
+  return {static_cast<int64_t>(moved), static_cast<int32_t>(moved > 0 ? 0 : error)};
+}
+
 Outcome MoveAll(const FileRequest& request) {
   const bool writes = request.kind == Opcode::kWrite || request.kind == Opcode::kWritev;
+  if (request.append && request.kind == Opcode::kWritev) return AppendAll(request);
   uint64_t total = 0, skip = request.done;
   DWORD error = 0;
   const auto move = [&](std::byte* data, uint64_t length) {

@@ -85,8 +85,12 @@ IocpPort::~IocpPort() {
 
 std::vector<std::pair<std::string, bool>> IocpPort::features() const {
   // Wine's FAQ for developers: this export is how a program tells it.
-  const bool wine = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version") != nullptr;
-  return {{"accept_ex", true}, {"connect_ex", true}, {"cancel_io_ex", true}, {"wine", wine}};
+  const FARPROC version = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version");
+  std::vector<std::pair<std::string, bool>> list = {
+      {"accept_ex", true}, {"connect_ex", true}, {"cancel_io_ex", true}, {"wine", version != nullptr}};
+  if (version != nullptr)
+    list.emplace_back(std::string("wine_") + reinterpret_cast<const char*(CDECL*)()>(reinterpret_cast<void*>(version))(), true);
+  return list;
 }
 
 void IocpPort::Drive() {
@@ -474,8 +478,10 @@ void IocpPort::OnJob(FileJob& done) {
 void IocpPort::EndedFile(Operation& op, const Outcome& outcome) {
   const bool moves = op.kind == Opcode::kRead || op.kind == Opcode::kWrite || op.kind == Opcode::kReadv || op.kind == Opcode::kWritev;
   if (outcome.native_code == ERROR_HANDLE_EOF) return Ended(op, {0, 0});
-  // The handle isn't open for this direction: the file's own permissions were asked when it was opened.
-  if (moves && outcome.native_code == ERROR_ACCESS_DENIED && op.ended_by != EndedBy::kClose) {
+  // The handle isn't open for this direction: the file's own permissions were asked when it was opened. "The file handle must have the GENERIC_WRITE
+  // access right" for FlushFileBuffers, too.
+  const bool flushes = op.kind == Opcode::kSync || op.kind == Opcode::kDatasync;
+  if ((moves || flushes) && outcome.native_code == ERROR_ACCESS_DENIED && op.ended_by != EndedBy::kClose) {
     op.state = OperationState::kWaiting;
     op.ended_by = EndedBy::kNone;
     return Complete(op, Status::kEBADF, ERROR_ACCESS_DENIED);

@@ -13,6 +13,7 @@
 
 #include <winsock2.h>
 
+#include <mstcpip.h>
 #include <mswsock.h>
 #include <ws2tcpip.h>
 

@@ -181,7 +181,13 @@ bool NameOf(os::SocketOption option, OptionName* out) {
 int SetOption(SOCKET socket, os::SocketOption option, int value) {
   OptionName name;
   if (!NameOf(option, &name)) return -WSAEINVAL;
-  return Switch(socket, name.level, name.name, value) ? 0 : -WSAGetLastError();
+  if (Switch(socket, name.level, name.name, value)) return 0;
+  const int error = WSAGetLastError();
+  if (option != os::SocketOption::kKeepAliveSeconds || error != WSAENOPROTOOPT) return -error;
+  // Before Windows 10 1709, and Wine 8: both times at once (SIO_KEEPALIVE_VALS), the interval as it is by default.
+  tcp_keepalive times = {1, static_cast<ULONG>(value) * 1000, 1000};
+  DWORD bytes = 0;
+  return WSAIoctl(socket, SIO_KEEPALIVE_VALS, &times, sizeof(times), nullptr, 0, &bytes, nullptr, nullptr) == 0 ? 0 : -WSAGetLastError();
 }
 
 int GetOption(SOCKET socket, os::SocketOption option) {

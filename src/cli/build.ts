@@ -13,8 +13,8 @@ import { noPositionals, parseOptions } from './options.js';
 
 const help = `Usage: completion-port build [options]
 
-Builds the native addon of this package with CMake and a C++20 compiler (gcc 11, clang 14 or newer). Nothing
-is downloaded. Does nothing if an addon of this version is there already.
+Builds the native addon of this package with CMake and a C++20 compiler (gcc 11, clang 14, on Windows
+Visual Studio 2022, or newer). Nothing is downloaded. Does nothing if an addon of this version is there already.
 
 Options:
   --debug      with debug assertions and symbols
@@ -33,8 +33,9 @@ Examples:
 /** What CMakeLists.txt asks for. */
 const cmakeMin = [3, 18] as const;
 
-/** What has a backend. macOS and FreeBSD build it with kqueue. */
-const platforms: readonly string[] = ['linux', 'darwin', 'freebsd'];
+/** What has a backend. macOS and FreeBSD build it with kqueue, Windows with its completion ports. */
+const platforms: readonly string[] = ['linux', 'darwin', 'freebsd', 'win32'];
+const windows = process.platform === 'win32';
 
 /** Enough of the compiler's output to see the first error of most failures. */
 const logLinesMax = 60;
@@ -91,13 +92,15 @@ async function build(debug: boolean, force: boolean): Promise<number> {
     await interruption.cmake([
       ...['-S', packageFolder, '-B', scratch, ...generator],
       `-DCMAKE_BUILD_TYPE=${debug ? 'Debug' : 'Release'}`,
-      `-DCP_NODE_INCLUDE=${includes.join(';')}`,
+      `-DCP_NODE_INCLUDE=${includes.map((folder) => folder.replaceAll('\\', '/')).join(';')}`,
     ]);
     say('compiling');
-    await interruption.cmake(['--build', scratch, '--parallel', String(os.availableParallelism())]);
+    // Visual Studio's build systems have both configurations in one folder.
+    const config = debug ? 'Debug' : 'Release';
+    await interruption.cmake(['--build', scratch, '--config', config, '--parallel', String(os.availableParallelism())]);
     install(path.join(scratch, 'out/completion_port.node'), output);
   } finally {
-    fs.rmSync(scratch, { recursive: true, force: true });
+    fs.rmSync(scratch, { recursive: true, force: true, maxRetries: windows ? 10 : 0 });
     interruption.end();
   }
   const built = await versionOf(output);
@@ -174,6 +177,14 @@ async function checkTools(): Promise<string[]> {
   } else if (Number(version[1]) < cmakeMin[0] || (Number(version[1]) === cmakeMin[0] && Number(version[2]) < cmakeMin[1])) {
     throw new BuildError(`cmake ${cmakeMin.join('.')} or newer is needed, this is ${cmake}`);
   }
+  if (windows) {
+    if (problems.length > 0)
+      throw new BuildError(
+        'missing: cmake; Visual Studio brings it ("C++ CMake tools for Windows"), or winget install Kitware.CMake',
+      );
+    // CMake finds Visual Studio by itself, or says that there is none. An architecture is for its build systems only.
+    return CMAKE_GENERATOR === undefined ? ['-A', process.arch === 'arm64' ? 'ARM64' : 'x64'] : [];
+  }
   // CC and CXX may carry flags, as make's do; CMake takes the first word as the compiler.
   if (!(await oneOf(CC ? [CC.split(' ')[0]] : ['cc', 'gcc', 'clang']))) {
     missing.push('gcc');
@@ -222,7 +233,10 @@ class Interruption {
   readonly #onSignal = (signal: NodeJS.Signals): void => {
     this.#signal = signal;
     // The group: cmake alone would leave the compilers running for a while.
-    if (this.#child?.pid !== undefined && this.#child.exitCode === null) process.kill(-this.#child.pid, 'SIGTERM');
+    if (this.#child?.pid === undefined || this.#child.exitCode !== null) return;
+    // On Windows there are no groups; the console tells all of its processes.
+    if (windows) this.#child.kill();
+    else process.kill(-this.#child.pid, 'SIGTERM');
   };
 
   constructor() {
@@ -234,7 +248,7 @@ class Interruption {
     const output: Buffer[] = [];
     const code = await new Promise<number | null>((resolve, reject) => {
       if (this.#signal !== undefined) return resolve(null);
-      const child = spawn('cmake', args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+      const child = spawn('cmake', args, { stdio: ['ignore', 'pipe', 'pipe'], detached: !windows });
       this.#child = child;
       child.stdout.on('data', (data: Buffer) => output.push(data));
       child.stderr.on('data', (data: Buffer) => output.push(data));

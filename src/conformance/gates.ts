@@ -28,4 +28,13 @@ const swallowedResets = ['later', 'prefix'].map(
   }),
 );
 
-export const gates: readonly Gate[] = [...unseenSleepers, ...swallowedResets];
+const tooLarge: Gate = {
+  id: 'ERR-01/EFBIG',
+  backend: 'iocp',
+  feature: 'wine',
+  reason: 'a write beyond what a file may have ends with ERROR_GEN_FAILURE, which is EIO: Wine has no status for EFBIG',
+  source:
+    'Wine 8.0, dlls/ntdll/unix/file.c: errno_to_status has no EFBIG and answers with STATUS_UNSUCCESSFUL. Windows: ERROR_FILE_TOO_LARGE (223)',
+};
+
+export const gates: readonly Gate[] = [...unseenSleepers, ...swallowedResets, tooLarge];

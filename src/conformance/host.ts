@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import * as net from 'node:net';
 import { Failure, NotApplicable, showError, Unable } from './check.js';
 import { createContext, lacking } from './context.js';
-import { loadApi } from './process.js';
+import { loadApi, prepareCounts } from './process.js';
 import { type BackendState, cleanupMs, defaultTimeoutMs, type Job, type LogRecord, type Outcome } from './protocol.js';
 import { lacksInverted } from './support/inverted.js';
 import type { Api, ConformanceCase } from './types.js';
@@ -164,6 +164,7 @@ async function main(): Promise<void> {
     tell({ type: 'hello', backend, features: { ...port.backend.features }, fallbackReason: port.backend.fallbackReason ?? null });
     port.close();
     await port.closed;
+    await prepareCounts();
     await warmUp();
   } catch (error) {
     tell({ type: 'refused', message: error instanceof Unable ? error.message : showError(error) });

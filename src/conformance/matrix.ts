@@ -241,12 +241,20 @@ export const osText = ({ os }: Summary): string =>
 
 const kernels: Readonly<Record<string, string>> = { xnu: 'XNU', freebsd: 'FreeBSD' };
 
+/** What is under a backend in the place of its own system, in a few words. */
+function standInText(name: string): { short: string; long: string } {
+  if (name.startsWith('wine_')) {
+    const wine = `Wine ${name.slice('wine_'.length)}`;
+    return { short: wine, long: `under ${wine}, which is not Windows` };
+  }
+  const kernel = kernels[name] ?? name;
+  return { short: `as ${kernel}`, long: `over a stand-in for kqueue that behaves as ${kernel}, not on that system` };
+}
+
 /** How the backend came to be used, and on what. */
 export function conditions(summary: Summary): string[] {
   return [
-    ...(summary.standIn === undefined
-      ? []
-      : [`over a stand-in for kqueue that behaves as ${kernels[summary.standIn] ?? summary.standIn}, not on that system`]),
+    ...(summary.standIn === undefined ? [] : [standInText(summary.standIn).long]),
     ...(summary.fallbackReason === undefined ? [] : [`the port's own choice: ${summary.fallbackReason}`]),
     ...(summary.shared === true ? ['every port a shared one, used by one thread'] : []),
   ];
@@ -254,7 +262,7 @@ export function conditions(summary: Summary): string[] {
 
 function labelOf(summary: Summary): string {
   const how = summary.fallbackReason === undefined ? '' : /seccomp/.test(summary.fallbackReason) ? 'seccomp' : 'fallback';
-  const as = summary.standIn === undefined ? '' : `as ${kernels[summary.standIn] ?? summary.standIn}`;
+  const as = summary.standIn === undefined ? '' : standInText(summary.standIn).short;
   return [summary.backend.name, as, how, summary.shared === true ? 'shared' : ''].filter(Boolean).join(', ');
 }
 

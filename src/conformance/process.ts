@@ -66,15 +66,41 @@ export async function loadApi(adapter: string | null): Promise<{ api: Api; offer
 
 // ---- This process
 
-export function fdCount(): number {
-  return fdLinks().size;
+type Counts = Readonly<Record<'descriptors' | 'handles' | 'threads', number>>;
+
+/** Of Windows, which has no folder that lists what a process has open: asked of our addon, whatever is under test. */
+let countProcess: (() => Counts) | null = null;
+
+/** Once, before anything is counted. */
+export async function prepareCounts(): Promise<void> {
+  if (process.platform !== 'win32') return;
+  try {
+    const { native } = (await import(new URL('../native.js', import.meta.url).href)) as { native: { countProcess(): Counts } };
+    countProcess = () => native.countProcess();
+  } catch {
+    // An adapter's run where our addon isn't built: what is to be counted is 'unable' then.
+  }
 }
 
-/**
- * The open descriptors and what each is, from /proc (Linux) or /dev/fd (macOS, BSD; no description there). Under Wine the latter lists those of its
- * server, which has one for each file and socket of its processes, and some for each thread: a leak shows, and so may a thread that came or went.
- */
+function countOfWindows(which: keyof Counts): number {
+  const count = countProcess?.()[which] ?? -1;
+  if (count < 0) throw new Unable(`without this package's addon Windows tells no number of ${which}`);
+  return count;
+}
+
+/** Descriptors that this process has open; on Windows the handles of what has one elsewhere: files, sockets, pipes and completion ports. */
+export function fdCount(): number {
+  return process.platform === 'win32' ? countOfWindows('descriptors') : fdLinks().size;
+}
+
+/** All handles of this process on Windows, those that its threads wait for, too; elsewhere its descriptors. */
+export function handleCount(): number {
+  return process.platform === 'win32' ? countOfWindows('handles') : fdLinks().size;
+}
+
+/** The open descriptors and what each is, from /proc (Linux) or /dev/fd (macOS, BSD; no description there). None on Windows. */
 export function fdLinks(): Map<string, string> {
+  if (process.platform === 'win32') return new Map();
   const folder = process.platform === 'linux' ? '/proc/self/fd' : '/dev/fd';
   let names: string[];
   try {
@@ -95,7 +121,9 @@ export function fdLinks(): Map<string, string> {
 }
 
 export function threadCount(): number {
-  if (process.platform !== 'linux') throw new Unable('only Linux lists a process’s threads (/proc/self/task)');
+  if (process.platform === 'win32') return countOfWindows('threads');
+  if (process.platform !== 'linux')
+    throw new Unable('only Linux and Windows tell a process’s threads (/proc/self/task, CreateToolhelp32Snapshot)');
   return fs.readdirSync('/proc/self/task').length;
 }
 

@@ -126,9 +126,15 @@ export function restrictionsOf(
 }
 
 /** The kernel that the stand-in for kqueue behaves as, or null: that is kqueue itself, or another backend. */
-export function standInOf(backend: string, env: Readonly<Record<string, string | undefined>> = process.env): string | null {
+export function standInOf(
+  backend: string,
+  features: Readonly<Record<string, boolean>>,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): string | null {
   const { COMPLETION_PORT_KQUEUE_SHIM: kernel = '' } = env;
-  return backend === 'kqueue' && /^\w+$/.test(kernel) ? kernel : null;
+  if (backend === 'kqueue') return /^\w+$/.test(kernel) ? kernel : null;
+  // Wine says which it is (wine_8.0), beside that it is Wine at all.
+  return Object.keys(features).find((name) => features[name] === true && /^wine_[\d.]+$/.test(name)) ?? null;
 }
 
 // ---- Files
@@ -147,7 +153,7 @@ export function reportFile(
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  const name = `${reportName({ ...backend, standIn: standInOf(backend.name) }, shared, runtime)}.json`;
+  const name = `${reportName({ ...backend, standIn: standInOf(backend.name, {}) }, shared, runtime)}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
 }
 

@@ -47,7 +47,7 @@ const hostFile = fileURLToPath(new URL('./host.js', import.meta.url));
 /** How often a process's log is looked at. Its end is told at once by the exit event. */
 const pollMs = 20;
 /** A process that has said nothing for so long, no case running, hangs in its start or end. */
-const startLimitMs = 20_000;
+const startLimitMs = process.platform === 'win32' ? 60_000 : 20_000; // under Wine a start takes a second and more of processor time
 
 interface Run {
   readonly outcome: 'pass' | 'fail' | 'unable' | 'n/a';
@@ -188,7 +188,8 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
 
   const env = { ...process.env, ...options.env };
   const restrictions = restrictionsOf(options, env);
-  const standIn = standInOf((backend as SuiteReport['backend'] | null)?.name ?? '', env);
+  const used = backend as SuiteReport['backend'] | null;
+  const standIn = standInOf(used?.name ?? '', used?.features ?? {}, env);
   return {
     suite: `completion-port ${packageVersion()}`,
     seed,

@@ -331,7 +331,7 @@ export interface SuiteReport {
   restrictions?: Restrictions;
   /** Only where the port's own choice was a lesser backend: why. */
   fallbackReason?: string;
-  /** Only over the stand-in for kqueue: the kernel that it behaves as. */
+  /** Only over the stand-in for kqueue: the kernel that it behaves as; under Wine: `wine_8.0`, its version. */
   standIn?: string;
   started: string;
   durationMs: number;

@@ -3,7 +3,7 @@
 
 import type { ConformanceCase, Context } from '../types.js';
 import { variants } from '../variants.js';
-import { childAnswer, childCaseMs, childMs, moved, packetOf } from './buffers.js';
+import { childAnswer, childCaseMs, childMs, packetOf } from './buffers.js';
 
 const flushed =
   'FlushFileBuffers returns when the file’s buffered data, and with it its metadata, have been written to the device';
@@ -98,8 +98,13 @@ const syncs: ConformanceCase[] = [
       const path = t.tempFile('file', 'content');
       const file = t.openFile(port, 5, path);
       const readOnly = t.openFile(port, 6, path, 'r');
-      moved(t, port, readOnly.sync(), 0, 'sync of a file opened for reading');
-      moved(t, port, readOnly.datasync(), 0, 'datasync of a file opened for reading');
+      for (const kind of ['sync', 'datasync'] as const) {
+        const packet = packetOf(t, port, readOnly[kind](), kind);
+        t.equal(packet.bytesTransferred, 0, `bytes of a ${kind} of a file opened for reading`);
+        // FlushFileBuffers: "The file handle must have the GENERIC_WRITE access right."
+        if (t.backend === 'iocp') t.failed(packet, { code: 'EBADF' }, `${kind} of a file opened for reading`);
+        else t.succeeded(packet, `${kind} of a file opened for reading`);
+      }
       const started = new Map<unknown, string>();
       for (let i = 0; i < 40; i++) {
         const write = i % 4 !== 3;

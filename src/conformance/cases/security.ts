@@ -288,13 +288,15 @@ export const cases: readonly ConformanceCase[] = [
         if (taken.arenaAllocate(64) < 0) say('arenaAllocate of a taken function');
         taken.stats();
         taken = null;
-        const before = fs.readdirSync('/proc/self/fd').length;
+        const openCount = () =>
+          process.platform === 'win32' ? native.countProcess().descriptors : fs.readdirSync(process.platform === 'linux' ? '/proc/self/fd' : '/dev/fd').length;
+        const before = openCount();
         for (let i = 0; i < 20; i++) makePort({ arenaBytes: 65536 });
         let after = 0;
         for (let i = 0; i < 50; i++) {
           globalThis.gc();
           await new Promise((resolve) => setTimeout(resolve, 2));
-          after = fs.readdirSync('/proc/self/fd').length;
+          after = openCount();
           if (after <= before) break;
         }
         if (after > before) say('descriptors of collected ports: ' + before + ' before, ' + after + ' after');

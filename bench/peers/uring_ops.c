@@ -169,8 +169,8 @@ static void connect_pair(int pair[2])
 	if (listener < 0) {
 		address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 		listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, BATCH) < 0 ||
-		    getsockname(listener, (struct sockaddr *)&address, &length) < 0)
+		if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||
+		    listen(listener, BATCH) < 0 || getsockname(listener, (struct sockaddr *)&address, &length) < 0)
 			die("listen", errno);
 	}
 	pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

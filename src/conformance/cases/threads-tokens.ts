@@ -48,8 +48,9 @@ export const cases: readonly ConformanceCase[] = [
       );
       for (const { same, figures } of seen) {
         t.deepEqual(same, [true, true, true, true], 'the same object each time, a shared port');
-        t.deepEqual(figures, [3, 77, 131_072, port.backend.name], 'the port’s figures in another thread');
+        t.deepEqual(figures, [3, 77, port.arena.byteLength, port.backend.name], 'the port’s figures in another thread');
       }
+      t.atLeast(port.arena.byteLength, 131_072, 'the arena’s bytes');
       const { threads } = port.stats();
       if (typeof threads === 'number') t.equal(threads, 3, 'threads attached, each once');
     },

@@ -24,8 +24,7 @@ class PortBinding {
   PortBinding(const PortBinding&) = delete;
   PortBinding& operator=(const PortBinding&) = delete;
 
-  // The environment ends.
-  // `ending`: with the environment.
+  // The thread has done with the port. `ending`: because its environment ends.
   void End(bool ending = false);
   Port* port() const { return port_.get(); }
   Attachment& attachment() const { return *attachment_; }

@@ -499,10 +499,12 @@ static Register refused(
         const uint32_t slot = test.Start(Opcode::kRecv, *socket, 0, 1);
         uint32_t left = 1 - enter();
         const bool cancels = random.OneIn(2);
-        if (cancels)
+        if (cancels) {
           test.Cancel(slot);
-        else
+          if (left > 0) left -= enter();  // a cancel goes with the next call, at the latest at the end of its job
+        } else {
           WriteAll(peer, "x", 1);
+        }
         while (left > 0 && !slept) {
           pollfd ready = {test.port().notification_fd(), POLLIN, 0};
           slept = poll(&ready, 1, 2000) == 0;

@@ -705,13 +705,23 @@ describe.each(implementations)('%s', (_name, net) => {
     });
 
     test('localAddress and localPort are used', async () => {
-      const free = net.createServer();
-      const localPort = await listen(free);
-      await new Promise((resolve) => free.close(resolve));
       const port = await listen(net.createServer());
-      const client = track(net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.1', localPort }));
-      await once(client, 'connect');
-      expect(client.localPort).toBe(localPort);
+      // A port that was just free may be taken by another program on the machine; then the next one is asked for.
+      for (let attempt = 1; ; attempt++) {
+        const free = net.createServer();
+        const localPort = await listen(free);
+        await new Promise((resolve) => free.close(resolve));
+        const client = track(net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.1', localPort }));
+        try {
+          await once(client, 'connect');
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE' && attempt < 10) continue;
+          throw error;
+        }
+        expect(client.localPort).toBe(localPort);
+        expect(client.localAddress).toBe('127.0.0.1');
+        break;
+      }
     });
 
     test('localhost works, by whatever family it has', async () => {

@@ -85,8 +85,9 @@ const mutants = {
   READING_WATCHES_WAITERS: ['each_delivered', polling],
 };
 
-// Threads with packets before them, beside one that tells the driver of each of its starts.
-const dozing = { PUBLISHERS: 1, WORKS: 1, REAPS: 1, STARTERS: 2, POSTS: 1 };
+// A thread with packets before it beside one that tells the driver of each of its starts; two such threads; and one by itself.
+const dozing = { PUBLISHERS: 1, WORKS: 1, REAPS: 1, STARTERS: 1, POSTS: 1 };
+const dozingTwo = { PUBLISHERS: 0, REAPS: 0, RETRIES: 0, STARTERS: 2 };
 const dozingAlone = { PUBLISHERS: 0, REAPS: 1, STARTERS: 1, POSTS: 1 };
 
 /** Name → the file, the macros, and where it is about runs without end, the property: of the models of what wakes. */
@@ -96,6 +97,8 @@ const wakes = {
   driver: ['driver', {}],
   'driver, dozing': ['driver', dozing],
   'driver, dozing, closed at any moment': ['driver', { ...dozing, CLOSES: 1 }],
+  'driver, dozing, two threads': ['driver', dozingTwo],
+  'driver, dozing, two threads, closed at any moment': ['driver', { ...dozingTwo, CLOSES: 1 }],
   'each start is submitted, dozing': ['driver', { ...dozingAlone, CLOSES: 1 }, 'each_submitted'],
 };
 
@@ -112,7 +115,7 @@ const wakeMutants = {
   MUTANT_DOZES_LONGER: ['doze_has_an_end', 'driver', dozing],
   MUTANT_POSTPONES_ALWAYS: ['doze_has_an_end', 'driver', dozing],
   MUTANT_RESTS_QUIETLY: ['told_at_rest', 'driver', dozing],
-  MUTANT_LEAVES_QUIETLY: ['nothing_slept_over', 'driver', dozing],
+  MUTANT_LEAVES_QUIETLY: ['nothing_slept_over', 'driver', dozingTwo],
   MUTANT_STOPS_QUIETLY: ['stop_ends', 'driver', dozingAlone],
 };
 

@@ -201,11 +201,11 @@ static Register ends_meanwhile(
       Random random(context.seed);
       const int before = OpenDescriptors();
       for (uint32_t round = 0; round < context.Count(200); round++) {
+        HoldDisk(true);
         std::thread disk([pause = random.Below(300)] {
           SleepMs(pause / 1e3);
           HoldDisk(false);
         });
-        HoldDisk(true);
         const uint32_t length = 1 + random.Below(300'000);
         if (random.OneIn(2)) {
           TestPort test(ReadsWait());

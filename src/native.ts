@@ -132,11 +132,7 @@ export interface NativeModule {
   /** The monotonic clock, in milliseconds with fractions. */
   now(): number;
   probe(disable: string): BackendReport[];
-  createPort(
-    control: Uint8Array,
-    arena: Uint8Array,
-    options: NativePortOptions,
-  ): NativePort | NativePortError;
+  createPort(control: Uint8Array, arena: Uint8Array, options: NativePortOptions): NativePort | NativePortError;
   /**
    * Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread. Without a control block: whether the
    * token is good, 0 if it is.

@@ -522,7 +522,8 @@ export class CompletionPort<C = unknown> {
     const port = attachNative(open === undefined ? new Uint8Array(control) : null, arenaView, given);
     if (port === 0) return open as CompletionPort<C>;
     if (port === -1) throw portClosed();
-    if (port === -3) throw misuse(Error, 'EAGAIN', '4,096 threads are at the port, or have left packets there that nobody has taken');
+    if (port === -3)
+      throw misuse(Error, 'EAGAIN', '4,096 threads are at the port, or have left packets there that nobody has taken');
     if (typeof port !== 'number' && 'error' in port) throw shortage(port.error) ?? unavailable(port.error.reason);
     if (typeof port === 'number') throw wrongValue('token', 'is not a token of a shared port of this process');
     const engine = new Engine(port, {

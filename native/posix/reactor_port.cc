@@ -28,6 +28,7 @@ constexpr uint64_t kSendBytesMax = 1u << 20;     // in one call, which a reader 
 constexpr uint64_t kRecvBytesMax = 8u << 20;     // more than a socket holds, so that a recv isn't cut short by it
 constexpr uint64_t kReadNowBytesMax = 1u << 20;  // of a file, on the caller's own thread; the pool moves what is larger
 constexpr uint64_t kCopyBytesMax = 1u << 20;     // what a pool thread moves at once: a copy of so many takes some 0.1 ms
+constexpr std::align_val_t kCopyAlignment{4096};
 constexpr uint8_t kToldOnce = kEnded | kUrgent;  // with these a short call says nothing about the next
 
 uint64_t TokenOf(const Handle& handle) { return uint64_t{handle.last_generation} << 32 | handle.index; }
@@ -132,7 +133,10 @@ struct ReactorPort::FileJob final : pool::Job {
     const uint64_t length = Length(request);
     // An append is one write, or others' bytes could come in between.
     const uint64_t room = request.append ? length : std::min(length, kCopyBytesMax);
-    const std::unique_ptr<std::byte[]> own(new (std::nothrow) std::byte[room]);
+    // O_DIRECT wants aligned memory; what is given to the port is (open(2), NOTES).
+    const auto release = [](std::byte* memory) { ::operator delete(memory, kCopyAlignment); };
+    const std::unique_ptr<std::byte, decltype(release)> own(
+        static_cast<std::byte*>(::operator new(static_cast<size_t>(room), kCopyAlignment, std::nothrow)), release);
     if (!own) return {0, ENOMEM};
     FileRequest part = request;
     part.kind = reads ? Opcode::kRead : Opcode::kWrite;

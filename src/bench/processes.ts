@@ -79,7 +79,8 @@ let guard: readonly string[] | undefined;
 function withParent(): readonly string[] {
   if (guard !== undefined) return guard;
   guard = ['setpriv', '--pdeathsig', 'KILL'];
-  if (process.platform !== 'linux' || spawnSync('setpriv', ['--pdeathsig', 'KILL', 'true'], { stdio: 'ignore' }).status !== 0) guard = [];
+  if (process.platform !== 'linux' || spawnSync('setpriv', ['--pdeathsig', 'KILL', 'true'], { stdio: 'ignore' }).status !== 0)
+    guard = [];
   return guard;
 }
 

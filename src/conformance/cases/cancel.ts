@@ -315,7 +315,8 @@ export const cases: readonly ConformanceCase[] = [
   ...variants(
     {
       clause: 'CANCEL-05',
-      title: 'a thread that blocks behind its cancel doesn’t hold it up, on whichever port it blocks: what arrives then stays in the socket',
+      title:
+        'a thread that blocks behind its cancel doesn’t hold it up, on whichever port it blocks: what arrives then stays in the socket',
       reference: 'CancelIoEx has asked for the end of the request when it returns',
     },
     { 'then blocks': false, 'then blocks elsewhere': true } as const,

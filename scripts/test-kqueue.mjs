@@ -1,7 +1,7 @@
 // npm run test:kqueue: the kqueue backend on Linux, over a stand-in for kqueue (test/kqueue-shim) that behaves as XNU or as FreeBSD: the
 // conformance suite, with and without faults; native/test under sanitizers, with faults; and the addon for macOS, compiled and looked at.
 //
-//   npm run test:kqueue -- [--short] [--only STEP,…] [--seed N] [--seeds N] [--scale X]
+//   npm run test:kqueue -- [--short] [--only STEP,…] [--seed N] [--seeds N] [--whole N] [--scale X]
 
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -24,6 +24,7 @@ const usage = `usage: npm run test:kqueue -- [options]
                 macho
   --seed N      the first seed of the faults (1)
   --seeds N     how many seeds of the faults the sanitizers see (10)
+  --whole N     how many of them over all cases (10); the others over the reactor's own: reactor/ and disk/
   --scale X     multiplies the counts inside cases (0.1)
 examples:
   npm run test:kqueue
@@ -104,8 +105,11 @@ async function shim() {
   return sum;
 }
 
-/** native/test: each kernel once as it is, then seed by seed with faults, and streams in pieces of any size. */
-async function native(name, { seed, seeds }) {
+/**
+ * native/test: each kernel once as it is, then seed by seed with faults, all cases or the reactor's own stress, and streams in pieces of any
+ * size.
+ */
+async function native(name, { seed, seeds, whole }) {
   const folder = await buildNative(name);
   const file = join(folder, 'cp_native_test');
   // The program's own, before ours: it says what it didn't come to.
@@ -113,6 +117,7 @@ async function native(name, { seed, seeds }) {
   let sum = none;
   const go = async (kernel, faults, args) => {
     const env = { ...sanitizers[name].env, ...environment(kernel, faults) };
+    if (env.TSAN_OPTIONS) env.TSAN_OPTIONS = env.TSAN_OPTIONS.replace('tsan.supp', 'tsan-shim.supp');
     const label = `${name}, ${kernel}${faults === undefined ? '' : `, faults ${faults}`}`;
     say(label);
     sum = add(sum, await runProgram(label, file, args, env));
@@ -121,7 +126,8 @@ async function native(name, { seed, seeds }) {
   for (let i = 0; i < seeds; i++) {
     const number = seed + i;
     const kernel = kernels[i % 2];
-    await go(kernel, `${number}`, ['--stress', '--scale', '0.02', '--seed', `${number}`, ...limit]);
+    for (const filter of i < whole ? [[]] : [['--filter', 'reactor/'], ['--filter', 'disk/']])
+      await go(kernel, `${number}`, ['--stress', '--scale', '0.02', '--seed', `${number}`, ...filter, ...limit]);
     await go(kernel, `${number},3,1`, ['--filter', 'reactor/stream', '--seed', `${number}`, ...limit]);
   }
   return sum;
@@ -178,7 +184,7 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     let values;
     try {
       const text = { type: 'string' };
-      const options = { short: { type: 'boolean' }, only: text, seed: text, seeds: text, scale: text, help: { type: 'boolean' } };
+      const options = { short: { type: 'boolean' }, only: text, seed: text, seeds: text, whole: text, scale: text, help: { type: 'boolean' } };
       values = parseArgs({ options }).values;
     } catch (error) {
       throw new Failure(`${error.message}\n${usage}`, 2);
@@ -194,13 +200,14 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     };
     const seed = number('seed', values.seed ?? '1', 0);
     const seeds = number('seeds', values.seeds ?? '10', 1);
+    const whole = number('whole', values.whole ?? '10', 0);
     const only = values.only?.split(',');
     for (const name of only ?? []) {
       if (!(name in steps)) throw new Failure(`unknown step ${name}; the steps are ${Object.keys(steps).join(', ')}`, 2);
     }
     const { passed, failed, failures } = values.short
       ? await testKqueueShort(seed)
-      : await testKqueue({ seed, seeds, scale: values.scale ?? '0.1' }, only);
+      : await testKqueue({ seed, seeds, whole, scale: values.scale ?? '0.1' }, only);
     process.stdout.write(
       `${[...failures.map((failure) => `FAILED ${failure}`), `${passed} passed, ${failed} failed`].join('\n')}\n`,
     );

@@ -206,12 +206,12 @@ static Register ends_meanwhile(
           SleepMs(pause / 1e3);
           HoldDisk(false);
         });
-        const uint32_t length = 1 + random.Below(300'000);
+        const uint32_t length = 1 + random.Below(60'000);
         if (random.OneIn(2)) {
           TestPort test(ReadsWait());
           Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
           CHECK_EQ(ftruncate(static_cast<int>(file.os), length), 0);
-          for (uint32_t i = 0; i < 6; i++) test.Start(random.OneIn(2) ? Opcode::kRead : Opcode::kWrite, file, i * 64, length);
+          for (uint32_t i = 0; i < 6; i++) test.Start(random.OneIn(2) ? Opcode::kRead : Opcode::kWrite, file, i * 65'536, length);
           test.Submit();
           if (random.OneIn(2)) SleepMs(random.Below(300) / 1e3);
           if (random.OneIn(4)) test.Close(file, false);
@@ -225,7 +225,7 @@ static Register ends_meanwhile(
           const uint32_t memory = shared.port().RegisterMemory(member.attachment(), own.span());
           for (uint32_t i = 0; i < 6; i++)
             started += member.Start(random.OneIn(2) ? Opcode::kRead : Opcode::kWrite, file.index, file.last_generation,
-                                    random.OneIn(2) ? memory : kMemoryArena, i * 64, length, i);
+                                    random.OneIn(2) ? memory : kMemoryArena, i * 65'536, length, i);
           if (random.OneIn(2)) SleepMs(random.Below(300) / 1e3);
           member.Leave();
           uint32_t ended = 0;

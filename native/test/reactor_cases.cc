@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/file_pool.h"
+#include "core/test_hooks.h"
 #include "posix/reactor_port.h"
 #include "posix/sockets.h"
 #include "test/harness.h"
@@ -244,7 +245,8 @@ static Register reuse(
     On::kReactor);
 
 static Register slow_disk(
-    "reactor/slow-disk", "with every thread of the pool held sockets go on, and what waits for the disk can be cancelled and closed",
+    "reactor/slow-disk",
+    "with every thread of the pool at a disk that hangs sockets go on, and what waits for it can be cancelled and closed",
     [](const Context& context) {
       TestPortOptions options;
       options.disable = "read_nowait";
@@ -255,8 +257,9 @@ static Register slow_disk(
       std::set<uint32_t> waiting;
       double longest = 0;
       {
-        HeldPool held;
-        for (uint32_t i = 0; i < reads; i++) waiting.insert(test.Start(Opcode::kRead, file, 4096 + i * 64, 64));
+        HoldDisk(true);
+        uint32_t victim = 0;
+        for (uint32_t i = 0; i < reads; i++) waiting.insert(victim = test.Start(Opcode::kRead, file, 4096 + i * 64, 64));
         for (uint32_t round = 0; round < context.Count(1000); round++) {
           const double started = MonotonicMs();
           CHECK(write(peer, "x", 1) == 1);
@@ -266,8 +269,7 @@ static Register slow_disk(
           longest = std::max(longest, MonotonicMs() - started);
         }
         CHECK(longest < 2'000);  // a stall would last until the end of the case
-        // One is cancelled, and a handle with another is closed: neither waits for the disk.
-        const uint32_t victim = *waiting.begin();
+        // One that no thread has begun is cancelled, and a handle with another is closed: neither waits for the disk.
         waiting.erase(victim);
         CHECK(test.Cancel(victim));
         const CompletionEntry packet = test.GetExactly(1)[0];
@@ -277,6 +279,7 @@ static Register slow_disk(
         test.Submit();
         test.Close(other, false);
         CHECK_EQ(test.GetExactly(1)[0].status, kCanceled);
+        HoldDisk(false);
       }
       for (const CompletionEntry& packet : test.GetExactly(reads - 1)) {
         CHECK(packet.status == kOk && packet.bytes == 64);

@@ -10,9 +10,11 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <new>
 #include <string_view>
 
 #if defined(CP_BACKEND_LINUX)
@@ -86,7 +88,7 @@ TestPort::~TestPort() {
   port_->CloseAndWait();
   port_.reset();
   HandleTable::Process().ForEachOwned(owner_, [](Handle& handle) {
-    close(static_cast<int>(handle.os));
+    if (handle.os != kOsHandleNone) close(static_cast<int>(handle.os));  // else its port has left it to a job
     handle.os = kOsHandleNone;
     HandleTable::Process().Retire(handle);
     HandleTable::Process().Free(handle);
@@ -340,4 +342,13 @@ std::vector<int> TakeDescriptors() {
   return taken;
 }
 
+static std::atomic<int32_t> failing{-1};
+
+void FailAllocation(int32_t nth) { failing.store(nth); }
+
+static bool HasMemory() { return failing.load() < 0 || failing.fetch_sub(1) != 0; }
+
 }  // namespace cp::test
+
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return cp::test::HasMemory() ? ::operator new(bytes) : nullptr; }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return cp::test::HasMemory() ? ::operator new[](bytes) : nullptr; }

@@ -133,7 +133,7 @@ const steps = {
 };
 
 /** Steps that compile for themselves, beside whose predecessors scripts/build-ahead.mjs does it. */
-const builtAhead = ['native', 'kqueue', 'program', 'macho'];
+const builtAhead = ['native', 'kqueue', 'program', 'macho', 'wine'];
 
 /** Starts it; resolves when it has ended. What it prints goes to a file: it would stand in the middle of another step's output. */
 async function buildAhead() {

@@ -1,9 +1,10 @@
 // A test of the native side without Node: named cases in one registry, checks that count and say where, and a port in memory that is
 // fenced by guard pages, so that a byte written outside the arena ends the program.
 //
-// It runs on any POSIX system (harness_posix.cc), and on Windows with the cases that need no POSIX (native/win/test/). Beyond POSIX.1-2008 the tests use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness_posix.cc;
-// MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it: the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and
-// macOS's pages have, since macOS's send(2) hasn't; /dev/zero (zero(4) of both).
+// It runs on any POSIX system (harness_posix.cc), and on Windows with the cases that need no POSIX (native/win/test/). Beyond POSIX.1-2008 the tests
+// use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness_posix.cc; MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it:
+// the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and macOS's pages have, since macOS's send(2) hasn't; /dev/zero
+// (zero(4) of both).
 #pragma once
 
 #if defined(CP_BACKEND_IOCP)

@@ -297,6 +297,8 @@ export const cases: readonly ConformanceCase[] = [
           packets.find((packet) => packet.operation === connecting),
           'the connect’s packet',
         );
+        // A socket that the system has bound to the very number that is free again finds itself there (RFC 9293, 3.5, simultaneous synchronization).
+        if (refused.error === null && socket.localAddress?.port === number) continue;
         t.failed(refused, { code: 'ECONNREFUSED' }, 'a connect to the closed listener');
       }
     },

@@ -4,11 +4,13 @@
 
 import { writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
+import { buildWindows } from './build-win.mjs';
 import { buildKqueue } from './build.mjs';
 import { runMain, say } from './lib/log.mjs';
 import { buildMachO } from './test-macho.mjs';
 import { buildSanitized, sanitizers } from './test-native.mjs';
 import { buildPrograms } from './test-program.mjs';
+import { prepareWine } from './test-wine.mjs';
 
 const parts = {
   'native/test under sanitizers': async () => {
@@ -16,8 +18,16 @@ const parts = {
   },
   'the addon over the stand-in for kqueue': () => buildKqueue(),
   'native/test by build.sh': () => buildPrograms(),
-  // zig is pinned for x86-64.
-  ...(process.arch === 'x64' ? { 'the addon for macOS': () => buildMachO() } : {}),
+  // zig and node.exe are pinned for x86-64.
+  ...(process.arch === 'x64'
+    ? {
+        'the addon for macOS': () => buildMachO(),
+        'Wine and the addon for Windows': async () => {
+          await prepareWine();
+          await buildWindows();
+        },
+      }
+    : {}),
 };
 
 await runMain(async () => {

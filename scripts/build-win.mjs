@@ -9,20 +9,20 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { install, loud, nativeInputs } from './build.mjs';
 import { Failure, runMain, say } from './lib/log.mjs';
-import { buildFolder, root, windowsAddonFile, windowsTestAddonFile } from './lib/paths.mjs';
+import { buildFolder, root, windowsAddonFile, windowsProgramFile, windowsTestAddonFile } from './lib/paths.mjs';
 import { filesBelow, fingerprint, isFresh, writeStamp } from './lib/stamp.mjs';
 import { ensureTools, windowsBuildTools } from './setup.mjs';
 
 const usage = `usage: node scripts/build-win.mjs [--force]
 
-Cross-compiles the addon for 64-bit Windows into build/win32-x64/, and that of the tests into build/win32-x64-test/. Linux only.
+Cross-compiles the addon for 64-bit Windows into build/win32-x64/, and that of the tests and native/test into build/win32-x64-test/. Linux only.
   --force   even what is up to date
 `;
 
 /** True if there was anything to do. */
 export async function buildWindows({ force = false } = {}) {
   const toolchain = join(root, 'scripts/tools/mingw-toolchain.cmake');
-  const print = fingerprint([...nativeInputs(), ...filesBelow([toolchain])], 'mingw');
+  const print = fingerprint([...nativeInputs(), ...filesBelow([toolchain, join(root, 'native/test')])], 'mingw');
   if (!force && isFresh('windows', print)) return false;
   await ensureTools(windowsBuildTools);
   say('compiling for Windows');
@@ -43,13 +43,14 @@ export async function buildWindows({ force = false } = {}) {
     `-DCP_NODE_LIBRARIES=${made.join(';')}`,
   ];
   const configured =
-    await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Release -DCP_WERROR=ON -DCP_TEST_BUILD=ON ${options}`.nothrow();
+    await loud`cmake -S ${root} -B ${folder} -DCMAKE_BUILD_TYPE=Release -DCP_WERROR=ON -DCP_TEST_BUILD=ON -DCP_NATIVE_TEST=ON ${options}`.nothrow();
   if (configured.exitCode !== 0) throw new Failure('CMake could not configure for Windows; its words stand above');
   const built = await loud`cmake --build ${folder} --parallel ${availableParallelism()}`.nothrow();
   if (built.exitCode !== 0) throw new Failure('the addon for Windows does not build; the compiler’s words stand above');
   install(join(folder, 'out/completion_port.node'), windowsAddonFile);
   install(join(folder, 'out/completion_port_test.node'), windowsTestAddonFile);
-  writeStamp('windows', print, [windowsAddonFile, windowsTestAddonFile]);
+  install(join(folder, 'out/cp_native_test.exe'), windowsProgramFile);
+  writeStamp('windows', print, [windowsAddonFile, windowsTestAddonFile, windowsProgramFile]);
   return true;
 }
 

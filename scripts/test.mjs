@@ -13,12 +13,13 @@ import { buildTools, ensureTools, testTools } from './setup.mjs';
 import { testKqueueShort } from './test-kqueue.mjs';
 import { testMachO } from './test-macho.mjs';
 import { testProgram } from './test-program.mjs';
+import { prepareWine, testWine } from './test-wine.mjs';
 
 const usage = `usage: npm test -- [options]
 
   --full        every count at scale 1 (npm run test:full)
   --only STEP,… some steps: build, docs, lint, types, vitest, native, conformance, shared, epoll, epoll-shared, seccomp, kqueue,
-                program, macho
+                program, macho, wine
   --seed N      seed of the native stress tests and of the conformance suite
 examples:
   npm test
@@ -118,10 +119,21 @@ const steps = {
 
   /** The addon for macOS, compiled and looked at. */
   macho: async () => ({ note: '', ...(await testMachO()) }),
+
+  /** The addon for Windows under Wine: one version of node.exe here, both by `npm run test:wine` and --full. */
+  async wine({ full }) {
+    try {
+      await prepareWine();
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      return process.env.CI ? one(error.message) : { passed: 0, failed: 0, note: `not run: ${error.message}` };
+    }
+    return testWine(full ? { scale: '1' } : { node: '20' });
+  },
 };
 
 /** Steps that compile for themselves, beside whose predecessors scripts/build-ahead.mjs does it. */
-const builtAhead = ['native', 'kqueue', 'program', 'macho'];
+const builtAhead = ['native', 'kqueue', 'program', 'macho', 'wine'];
 
 /** Starts it; resolves when it has ended. What it prints goes to a file: it would stand in the middle of another step's output. */
 async function buildAhead() {
@@ -167,11 +179,14 @@ async function conformance(step, seed, options = [], before = []) {
   };
 }
 
-/** Steps that need Linux; `macho` needs the compiler that is pinned for it. */
-const linuxOnly = ['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue', 'program', 'macho'];
+/** Steps that need Linux; `macho` needs the compiler that is pinned for it, `wine` the processor that node.exe is for. */
+const linuxOnly = [
+  ...['vitest', 'native', 'conformance', 'shared', 'epoll', 'epoll-shared', 'seccomp', 'kqueue', 'program', 'macho', 'wine'],
+];
 const notRun = (name) => {
   if (process.platform !== 'linux' && linuxOnly.includes(name)) return 'needs Linux';
-  return name === 'macho' && process.arch !== 'x64' ? 'zig is pinned for x86-64' : null;
+  if (process.arch === 'x64') return null;
+  return name === 'macho' ? 'zig is pinned for x86-64' : name === 'wine' ? 'node.exe is pinned for x86-64' : null;
 };
 
 await runMain(async () => {

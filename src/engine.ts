@@ -1224,7 +1224,7 @@ export class Engine {
     return true;
   }
 
-  /** Whether a batch of that many packets, all of them a handler's, is lengthened. An inverted loop's starts are its wait's. */
+  /** Whether a batch of that many packets, all of them a handler's, is lengthened. What waits for others is left to an inverted loop's wait. */
   #goesOn(delivered: number): boolean {
     return (
       delivered < this.#budget &&
@@ -1232,10 +1232,16 @@ export class Engine {
       this.dispatch !== null &&
       this.waiters.first === null &&
       this.#internalInFlight === 0 &&
-      !this.#inverted &&
+      (!this.#inverted || this.#endsAtOnce()) &&
       !this.#fetched() &&
       !this.closed
     );
+  }
+
+  /** What handlers have started is of a kind that waits for nobody, by its first: sends, files. A receive, as a rule, waits for its peer. */
+  #endsAtOnce(): boolean {
+    const opcode = (this.u32[abi.SUBMISSIONS_AT >> 2] as number) & 0xff;
+    return opcode < abi.OP_ACCEPT || opcode > abi.OP_RECV;
   }
 
   /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */

@@ -128,12 +128,12 @@ static Register arena_span("arena/span", "nothing released comes back while a ra
   CHECK(again);
   CHECK(arena.Release(b));
   // A range that nobody allocated holds back its own pages only.
-  const uint64_t far = (1 << 20) - 64;
-  CHECK(arena.Pin(far, 64) == nullptr);
+  const uint64_t beyond = (1 << 20) - 64;
+  CHECK(arena.Pin(beyond, 64) == nullptr);
   const uint64_t c = arena.Allocate(64);
   CHECK(arena.Release(c));
   CHECK_EQ(arena.Allocate(64), c);
-  arena.Unpin(far, 64, nullptr);
+  arena.Unpin(beyond, 64, nullptr);
 });
 
 static Register arena_stale("arena/stale", "a block in quarantine that is used again is freed once, whichever of the two uses ends first",

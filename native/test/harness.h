@@ -1,13 +1,18 @@
 // A test of the native side without Node: named cases in one registry, checks that count and say where, and a port in memory that is
 // fenced by guard pages, so that a byte written outside the arena ends the program.
 //
-// It runs on any POSIX system. Beyond POSIX.1-2008 the tests use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness.cc;
-// MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it: the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and
-// macOS's pages have, since macOS's send(2) hasn't; /dev/zero (zero(4) of both).
+// It runs on any POSIX system (harness_posix.cc), and on Windows with the cases that need no POSIX (native/win/test/). Beyond POSIX.1-2008 the tests
+// use: MAP_ANON (mmap(2) of FreeBSD and macOS; Linux has it, too), in harness_posix.cc; MSG_NOSIGNAL nowhere, since macOS's send(2) hasn't got it:
+// the program ignores SIGPIPE; MSG_DONTWAIT with recv(2) only, which FreeBSD's and macOS's pages have, since macOS's send(2) hasn't; /dev/zero
+// (zero(4) of both).
 #pragma once
 
+#if defined(CP_BACKEND_IOCP)
+#include "win/windows.h"
+#else
 #include <netinet/in.h>
 #include <unistd.h>
+#endif
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -18,7 +23,9 @@
 #include <vector>
 
 #include "core/port.h"
+#if !defined(CP_BACKEND_IOCP)
 #include "posix/poller.h"
+#endif
 
 namespace cp::test {
 
@@ -75,6 +82,8 @@ struct Register {
 // The backends of this build.
 #if defined(CP_BACKEND_LINUX)
 inline constexpr const char* kBackends[] = {"io_uring", "epoll"};
+#elif defined(CP_BACKEND_IOCP)
+inline constexpr const char* kBackends[] = {"iocp"};
 #else
 inline constexpr const char* kBackends[] = {"kqueue"};
 #endif
@@ -83,8 +92,10 @@ inline constexpr const char* kBackends[] = {"kqueue"};
 const char* Backend();
 std::unique_ptr<Port> MakePort(const PortOptions& options, CreateError* error);
 void ChooseBackend(const char* name);
+#if !defined(CP_BACKEND_IOCP)
 // The poller of the build's reactor.
 std::unique_ptr<posix::Poller> MakePoller(CreateError* error);
+#endif
 
 inline constexpr auto kOk = static_cast<int32_t>(Status::kOk);
 inline constexpr auto kCanceled = static_cast<int32_t>(Status::kECANCELED);
@@ -105,6 +116,22 @@ inline constexpr auto kReset = static_cast<int32_t>(Status::kECONNRESET);
     if (!(left_ == right_))                                                                                                               \
       ::cp::test::Fail(__FILE__, __LINE__, std::string(#a " == " #b ": ") + std::to_string(left_) + " is not " + std::to_string(right_)); \
   } while (0)
+
+// ---- a case in a process of its own (main.cc; apart_posix.cc, native/win/test/apart.cc) ---------------------------------------
+
+struct Apart {
+  const char* program;  // argv[0]
+  const Case& each;
+  uint32_t repeat;
+  Context context;
+  double until;  // by MonotonicMs: it is ended then
+};
+// What the whole program needs of its system. `report`: where a case's process is to tell its failure, as RunApart has named it; null: nowhere.
+void PrepareProcess(const char* report);
+// Runs `run` in a process of its own. Empty: it passed; else what went wrong.
+std::string RunApart(const Apart& apart, const std::function<void()>& run);
+// In a case's process: tells what went wrong to whoever started it. False: nobody did.
+bool ReportFailure(const std::string& text);
 
 // Memory between two pages that nobody may touch.
 class Fenced {
@@ -167,7 +194,7 @@ class TestPort {
   void Enter(uint32_t flags, uint32_t max);
   bool Cancel(uint32_t slot) { return port_->Cancel(port_->first(), slot, generations_[slot], EndedBy::kCancel); }
   bool Close(Handle& handle, bool reset) { return port_->CloseHandle(port_->first(), handle.index, handle.last_generation, reset); }
-  Handle& Adopt(HandleKind kind, int fd, double key);
+  Handle& Adopt(HandleKind kind, OsHandle os, double key);
   // The handle that an accept or open has made.
   static Handle& Made(const CompletionEntry& packet);
   // Two connected TCP sockets on loopback: .first is a handle of this port, .second a plain descriptor of the test.

@@ -1,15 +1,9 @@
 // The program: runs the cases, prints one line each and a closing `N passed, N failed`.
 //
-// Each case has a process of its own (fork(2)), so that on a kernel that nobody has seen a crash, a hang or a leak is one case's failure and no
+// Each case has a process of its own (apart_posix.cc), so that on a kernel that nobody has seen a crash, a hang or a leak is one case's failure and no
 // other's. This process makes no thread and runs no case, unless it is told to (--in-process, for a debugger).
-#include <poll.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <csignal>
 #include <cstdlib>
 #include <string_view>
 
@@ -37,15 +31,14 @@ examples:
 Exit code 0: all passed; 1: otherwise; 2: wrong use.
 )";
 
-constexpr rlim_t kDescriptorsWanted = 4096;  // macOS gives a process 256 (launchctl(1), limit maxfiles)
 constexpr double kCaseMsMin = 5'000;
 
-int report_to = -1;  // in a case's process: the pipe that its failure is written to
 const Case* current = nullptr;
 uint64_t current_seed = 0;
 
 struct Options {
   std::string backend, filter;
+  std::string exactly, report;  // of a case's process on Windows
   bool stress = false, list = false, in_process = false;
   uint32_t repeat = 1;
   double seconds = 60;
@@ -56,13 +49,11 @@ struct Options {
 
 void Fail(const char* file, int line, const std::string& what) {
   const std::string text = std::string(file) + ":" + std::to_string(line) + ": " + what + " (seed " + std::to_string(current_seed) + ")";
-  if (report_to >= 0) {
-    [[maybe_unused]] const ssize_t written = write(report_to, text.data(), text.size());
-  } else {
+  if (!ReportFailure(text)) {
     std::printf("FAIL  %-28s %s\n      %s\n", current == nullptr ? "" : current->id, current == nullptr ? "" : current->rule, text.c_str());
     std::fflush(stdout);
   }
-  _exit(1);  // without destructors and exit handlers: other threads may be at work
+  std::_Exit(1);  // without destructors and exit handlers: other threads may be at work
 }
 
 static void RunHere(const Case& each, const Options& options) {
@@ -74,50 +65,9 @@ static void RunHere(const Case& each, const Options& options) {
   }
 }
 
-// In a process of its own. Empty: it passed; else what went wrong.
-static std::string RunApart(const Case& each, const Options& options, double until) {
-  int ends[2];
-  if (pipe(ends) != 0) return "no pipe";
-  const pid_t child = fork();
-  if (child < 0) return std::string("no process: ") + std::strerror(errno);
-  if (child == 0) {
-    close(ends[0]);
-    report_to = ends[1];
-    RunHere(each, options);
-    std::exit(0);  // not _exit: a sanitizer looks for leaks there
-  }
-  close(ends[1]);
-  std::string words;
-  bool late = false;
-  for (;;) {
-    pollfd watched = {ends[0], POLLIN, 0};
-    const int ready = poll(&watched, 1, static_cast<int>(std::clamp(until - MonotonicMs(), 0.0, 1e8)));
-    if (ready < 0 && errno == EINTR) continue;
-    char text[1024];
-    const ssize_t count = ready > 0 ? read(ends[0], text, sizeof(text)) : -1;
-    late = ready == 0;
-    if (count <= 0) break;
-    words.append(text, static_cast<size_t>(count));
-  }
-  close(ends[0]);
-  int status = 0;
-  pid_t ended = 0;
-  while (!late && (ended = waitpid(child, &status, WNOHANG)) == 0) {
-    late = MonotonicMs() >= until;
-    SleepMs(0.2);
-  }
-  if (late) {
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-    return "not done in its time, ended";
-  }
-  if (!words.empty()) return words;
-  if (ended == child && WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? "" : "exit code " + std::to_string(WEXITSTATUS(status));
-  return "ended by signal " + std::to_string(WTERMSIG(status));
-}
-
 static bool Belongs(const Case& each, const Options& options) {
   const std::string_view backend = Backend(), id = each.id;
+  if (!options.exactly.empty()) return id == options.exactly;
   if (id.find(options.filter) == std::string_view::npos) return false;
   if (!each.clause() && !options.stress && options.filter.empty()) return false;
   if (each.on != On::kAny) return (backend == "io_uring") == (each.on == On::kUring);
@@ -161,7 +111,7 @@ static int Read(int argc, char** argv, Options* options) {
       continue;
     }
     const bool known = option == "--backend" || option == "--filter" || option == "--repeat" || option == "--seed" || option == "--scale" ||
-                       option == "--seconds";
+                       option == "--seconds" || option == "--exactly" || option == "--report";
     if (!known) return wrong("unknown option " + option);
     if (i + 1 == argc) return wrong(option + " takes a value");
     const char* value = argv[++i];
@@ -171,6 +121,8 @@ static int Read(int argc, char** argv, Options* options) {
       options->backend = value;
     } else if (option == "--filter") {
       options->filter = value;
+    } else if (option == "--exactly" || option == "--report") {
+      (option == "--exactly" ? options->exactly : options->report) = value;
     } else if (option == "--scale" || option == "--seconds") {
       if (!Number(value, 1e-6, &number)) return wrong(option + " takes a number above 0");
       (option == "--scale" ? options->context.scale : options->seconds) = number;
@@ -205,13 +157,7 @@ static bool Available(std::string* reason) {
 static int Main(int argc, char** argv) {
   Options options;
   if (const int code = Read(argc, argv, &options); code >= 0) return code;
-  // A write to a connection that is gone is an error here; what the port does about it is TCP-06.
-  std::signal(SIGPIPE, SIG_IGN);
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < kDescriptorsWanted) {
-    limit.rlim_cur = std::min(limit.rlim_max, kDescriptorsWanted);
-    setrlimit(RLIMIT_NOFILE, &limit);
-  }
+  PrepareProcess(options.report.empty() ? nullptr : options.report.c_str());
   // Clauses first: they are what is wanted of a system that is new.
   std::vector<Case>& cases = Cases();
   std::stable_sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) {
@@ -250,7 +196,8 @@ static int Main(int argc, char** argv) {
       if (options.in_process)
         RunHere(each, options);
       else
-        wrong = RunApart(each, options, std::min(over, started + case_ms));
+        wrong =
+            RunApart({argv[0], each, options.repeat, options.context, std::min(over, started + case_ms)}, [&] { RunHere(each, options); });
       if (wrong.empty()) {
         passed++;
         std::printf("pass  %-28s %s (%.0f ms)\n", each.id, each.rule, MonotonicMs() - started);

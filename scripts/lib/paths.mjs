@@ -19,8 +19,9 @@ export const testAddonFile = join(buildFolder, `${target}-test`, 'completion_por
 export const kqueueAddonFile = join(buildFolder, `${target}-kqueue`, 'completion_port.node');
 export const kqueueTestAddonFile = join(buildFolder, `${target}-kqueue`, 'completion_port_test.node');
 
-/** The addons for Windows, made by scripts/build-win.mjs on Linux. */
+/** The addons and the Node-free test program for Windows, made by scripts/build-win.mjs on Linux. */
 export const windowsAddonFile = join(buildFolder, 'win32-x64', 'completion_port.node');
+export const windowsProgramFile = join(buildFolder, 'win32-x64-test', 'native_test.exe');
 export const windowsTestAddonFile = join(buildFolder, 'win32-x64-test', 'completion_port_test.node');
 
 /** Starts a command to which io_uring is denied (test/seccomp/deny_uring.c). */

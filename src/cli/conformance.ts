@@ -233,10 +233,10 @@ async function runOne(
     shared: options.shared,
     signal,
     onPlan(_, chosen, fallbackReason) {
-      file = reportFile(full, { name: chosen, fallbackReason }, options.shared, runtimeInfo());
+      file = reportFile(full, { ...chosen, fallbackReason }, options.shared, runtimeInfo());
       // An old report mustn't outlive a run that doesn't come to its end.
       if (full && file !== null) fs.rmSync(file, { force: true });
-      view.begin(chosen, seed);
+      view.begin(chosen.name, seed);
     },
     onStart: (testCase) => view.start(testCase),
     onResult: (result) => view.result(result),

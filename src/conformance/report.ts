@@ -141,19 +141,19 @@ export function standInOf(
 
 /**
  * Where a run inside a checkout of the project leaves its report: `build/reports/io_uring-node20.json` for a full run (`epoll-seccomp-node20.json`
- * where the port took epoll because a seccomp profile denies io_uring, `kqueue-xnu-node20.json` over the stand-in that behaves as XNU), the same
- * name under `partial/` for any other. Null for an installed package: that has no place for reports.
+ * where the port took epoll because a seccomp profile denies io_uring, `kqueue-xnu-node20.json` over the stand-in that behaves as XNU,
+ * `iocp-wine-node20.json` under Wine), the same name under `partial/` for any other. Null for an installed package: that has no place for reports.
  */
 export function reportFile(
   full: boolean,
-  backend: { name: string; fallbackReason: string | null },
+  backend: { name: string; features: Readonly<Record<string, boolean>>; fallbackReason: string | null },
   shared: boolean,
   runtime: { name: string; version: string },
 ): string | null {
   const root = fileURLToPath(new URL('../../', import.meta.url));
   // The sources aren't part of the tarball.
   if (!fs.existsSync(path.join(root, 'src', 'conformance', 'report.ts'))) return null;
-  const name = `${reportName({ ...backend, standIn: standInOf(backend.name, {}) }, shared, runtime)}.json`;
+  const name = `${reportName({ ...backend, standIn: standInOf(backend.name, backend.features) }, shared, runtime)}.json`;
   return path.join(root, 'build', 'reports', ...(full ? [] : ['partial']), name);
 }
 
@@ -166,7 +166,8 @@ export function reportName(
   // A backend that was fallen back to is another row of the matrix than the same one chosen.
   const { name, standIn: kernel, fallbackReason: why } = backend;
   const how = why === null ? '' : /seccomp/.test(why) ? '-seccomp' : '-fallback';
-  const as = kernel === null ? '' : `-${kernel}`;
+  // Without the version of Wine: another one's report takes this one's place.
+  const as = kernel === null ? '' : `-${kernel.replace(/_[\d.]+$/, '')}`;
   return `${name}${as}${how}${shared ? '-shared' : ''}-${runtime.name}${runtime.version.split('.')[0]}`;
 }
 

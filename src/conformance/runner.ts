@@ -32,7 +32,7 @@ export interface RunOptions {
   /** Module that exports `cases`, as a file URL; the suite's own unless told. */
   readonly registry?: string;
   readonly gates?: readonly Gate[];
-  onPlan?(cases: readonly ConformanceCase[], backend: string, fallbackReason: string | null): void;
+  onPlan?(cases: readonly ConformanceCase[], backend: SuiteReport['backend'], fallbackReason: string | null): void;
   onStart?(testCase: ConformanceCase): void;
   onResult?(report: CaseReport): void;
 }
@@ -121,7 +121,7 @@ export async function runSuite(options: RunOptions = {}): Promise<SuiteReport> {
     if (isAborted()) return;
     const { name, features } =
       backend ?? refuse(`the process that runs the cases ended before the first one (${describeEnd(hello)}) ${hello.stderr}`);
-    options.onPlan?.(selected, name, fallbackReason);
+    options.onPlan?.(selected, { name, features }, fallbackReason);
 
     // Every run of every case, in order. Soaks run once, whatever --repeat says; a gated race as often as its gate asks.
     const todo: { testCase: ConformanceCase; item: JobItem; last: boolean }[] = [];

@@ -132,6 +132,9 @@ describe('a summary', () => {
   test('is named as the suite names the report', () => {
     expect(nameOf(parsed(reportOf(plain)))).toBe('epoll-node20');
     expect(nameOf(parsed(report))).toBe('epoll-xnu-seccomp-shared-node20');
+    const wine = reportOf(plain, { backend: { name: 'iocp', features: { wine: true, 'wine_8.0': true } }, standIn: 'wine_8.0' });
+    expect(nameOf(parsed(wine))).toBe('iocp-wine-node20');
+    expect(pagesOf(wine).matrix.columns[0]).toMatchObject({ label: 'iocp, Wine 8.0', partial: null });
   });
 
   test('beside its own report counts once', () => {

@@ -205,11 +205,11 @@ CASE(Get10, "GET-10", "times of 2^31, 2^32-1 and 2^53-1 ms don't end early, of g
     auto [socket, peer] = test.Pair(1);
     test.Start(Opcode::kRecv, *socket, 0, 16, 0, timeout);
     CHECK(test.Get(8, 20).empty());
+    const double started = MonotonicMs();  // before the thread that will write: this one may be kept off its processor
     std::thread writer([fd = peer] {
       SleepMs(30);
       WriteAll(fd, "x", 1);
     });
-    const double started = MonotonicMs();
     const std::vector<CompletionEntry> packets = test.Get(8, timeout);
     const double took = MonotonicMs() - started;
     writer.join();

@@ -4,8 +4,8 @@
 
 import { writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
-import { buildWindows } from './build-win.mjs';
 import { buildKqueue } from './build.mjs';
+import { buildWindows } from './build-win.mjs';
 import { runMain, say } from './lib/log.mjs';
 import { buildMachO } from './test-macho.mjs';
 import { buildSanitized, sanitizers } from './test-native.mjs';

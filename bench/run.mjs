@@ -182,7 +182,7 @@ if (wantAllocation) {
   const reached = allocation.beyond <= allocation.bar;
   console.log('\nallocation: bytes of JavaScript heap an operation in steady state');
   console.log(
-    `    ${allocation.bytesPerOperation.toFixed(2)} an operation, ${allocation.packetBytes.toFixed(2)} of them its packet`,
+    `    ${allocation.bytesPerOperation.toFixed(2)} an operation, ${allocation.packetBytes.toFixed(2)} of them its packet; ${allocation.bytesPerEnter.toFixed(0)} a call of the kernel`,
   );
   const verdict = reached ? 'reached' : 'MISSED';
   console.log(`    ${ALLOCATION.padEnd(34)} ${allocation.beyond.toFixed(2).padStart(7)}  bytes  ≤ ${allocation.bar}  ${verdict}`);

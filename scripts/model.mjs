@@ -85,11 +85,21 @@ const mutants = {
   READING_WATCHES_WAITERS: ['each_delivered', polling],
 };
 
-/** Name → the file and the macros, of the models of what wakes: their one property is of the states in which nobody can go on. */
+// A thread with packets before it beside one that tells the driver of each of its starts; two such threads; and one by itself.
+const dozing = { PUBLISHERS: 1, WORKS: 1, REAPS: 1, STARTERS: 1, POSTS: 1 };
+const dozingTwo = { PUBLISHERS: 0, REAPS: 0, RETRIES: 0, STARTERS: 2 };
+const dozingAlone = { PUBLISHERS: 0, REAPS: 1, STARTERS: 1, POSTS: 1 };
+
+/** Name → the file, the macros, and where it is about runs without end, the property: of the models of what wakes. */
 const wakes = {
   'event loop': ['notifier', {}],
   'event loop, helper thread': ['notifier', { HELPER: 1 }],
   driver: ['driver', {}],
+  'driver, dozing': ['driver', dozing],
+  'driver, dozing, closed at any moment': ['driver', { ...dozing, CLOSES: 1 }],
+  'driver, dozing, two threads': ['driver', dozingTwo],
+  'driver, dozing, two threads, closed at any moment': ['driver', { ...dozingTwo, CLOSES: 1 }],
+  'each start is submitted, dozing': ['driver', { ...dozingAlone, CLOSES: 1 }, 'each_submitted'],
 };
 
 /** Macro → the property that catches it, the file and the macros. */
@@ -101,9 +111,15 @@ const wakeMutants = {
   MUTANT_KEEPS_KICKED: ['nothing_slept_over', 'driver', {}],
   MUTANT_WAITS_LATE: ['nothing_slept_over', 'driver', {}],
   MUTANT_FORGETS_AGAIN: ['nothing_slept_over', 'driver', {}],
+  MUTANT_DOZES_ON: ['doze_has_an_end', 'driver', dozing],
+  MUTANT_DOZES_LONGER: ['doze_has_an_end', 'driver', dozing],
+  MUTANT_POSTPONES_ALWAYS: ['doze_has_an_end', 'driver', dozing],
+  MUTANT_RESTS_QUIETLY: ['told_at_rest', 'driver', dozing],
+  MUTANT_LEAVES_QUIETLY: ['nothing_slept_over', 'driver', dozingTwo],
+  MUTANT_STOPS_QUIETLY: ['stop_ends', 'driver', dozingAlone],
 };
 
-const isLiveness = (property) => ['each_delivered', 'close_ends'].includes(property);
+const isLiveness = (property) => ['each_delivered', 'close_ends', 'each_submitted'].includes(property);
 
 const checks = [
   ...Object.entries(safety).map(([name, macros]) => ({ name, property: null, macros, caught: false })),
@@ -114,7 +130,15 @@ const checks = [
     macros: { ...macros, [name]: 1 },
     caught: true,
   })),
-  ...Object.entries(wakes).map(([name, [model, macros]]) => ({ name, model, property: null, macros, caught: false })),
+  ...Object.entries(wakes).map(([name, [model, macros, property = null]]) => ({ name, model, property, macros, caught: false })),
+  // In a run without end as well: what the doze's end would have submitted never is.
+  {
+    name: 'MUTANT_DOZES_ON, for ever',
+    model: 'driver',
+    property: 'each_submitted',
+    macros: { ...dozingAlone, MUTANT_DOZES_ON: 1 },
+    caught: true,
+  },
   ...Object.entries(wakeMutants).map(([name, [property, model, macros]]) => ({
     name,
     model,

@@ -64,6 +64,36 @@ const INFINITE = Number.POSITIVE_INFINITY;
 /** Engines with something in flight or waiting: nothing of them is collected. */
 const busyEngines = new Set<Engine>();
 
+/** The engines of private ports in this thread, for whoever is about to block. They are collected all the same. */
+let privateEngines: WeakRef<Engine>[] = [];
+let rememberedMax = 16;
+
+function remember(engine: Engine): void {
+  if (privateEngines.length >= rememberedMax) {
+    forgetReleased();
+    rememberedMax = MathMax(16, 2 * privateEngines.length);
+  }
+  privateEngines[privateEngines.length] = new WeakRef(engine);
+}
+
+function forgetReleased(): void {
+  const kept: WeakRef<Engine>[] = [];
+  for (let i = 0; i < privateEngines.length; i++) {
+    const each = privateEngines[i] as WeakRef<Engine>;
+    const engine = each.deref();
+    if (engine !== undefined && !engine.released) kept[kept.length] = each;
+  }
+  privateEngines = kept;
+}
+
+/** This thread is about to block: what it has started, and asked to end, on other ports doesn't wait for it. */
+function submitOthers(blocking: Engine | null): void {
+  for (let i = 0; i < privateEngines.length; i++) {
+    const engine = (privateEngines[i] as WeakRef<Engine>).deref();
+    if (engine !== undefined && engine !== blocking) engine.submitAsked();
+  }
+}
+
 /**
  * Makes the object for a handle that native code has made or knows, by kind: files.ts and tcp.ts put theirs in. `engine`: that of the
  * port which it is associated with.
@@ -132,6 +162,8 @@ export class Engine {
   readonly f64: Float64Array;
   /** Submission entries written since the last enter. */
   staged = 0;
+  /** Cancels were asked for since the last enter, which go along with the next. */
+  #asked = false;
   #rejected = 0;
   // Inverted loop: what handlers staged is left to the wait that follows the turn, which submits and waits in one call.
   readonly #inverted: boolean;
@@ -213,6 +245,7 @@ export class Engine {
     this.closedPromise = new NativePromise((resolve) => {
       this.#resolveClosed = resolve;
     });
+    if (!this.shared) remember(this);
   }
 
   checkOpen(): void {
@@ -421,6 +454,7 @@ export class Engine {
   }
 
   blocking<T>(fn: () => T): T {
+    submitOthers(null);
     this.native.setBlocking(true);
     try {
       return fn();
@@ -557,6 +591,7 @@ export class Engine {
     u32[abi.ENTER_FLAGS_U32] = flags;
     this.f64[abi.TIMEOUT_MS_F64] = timeout;
     this.staged = 0;
+    this.#asked = false;
     const count = this.#nativeEnter();
     if (this.shared && ((u32[abi.RETURNED_U32] as number) > 0 || ((u32[abi.FLAGS_U32] as number) & abi.CONTROL_CLOSING) !== 0)) {
       this.#hear();
@@ -595,10 +630,16 @@ export class Engine {
     this.poke();
   }
 
+  /** Of a private port, by whoever is about to block elsewhere. What defer() gathers goes together, at its end. */
+  submitAsked(): void {
+    if ((this.staged > 0 || this.#asked) && this.#deferring === 0 && !this.closed) this.#enter(abi.ENTER_SUBMIT_ONLY, 0, 0, 0);
+  }
+
   cancel(slot: Slot, by: number): boolean {
     if (this.closed || (slot.flags & SLOT_NATIVE) === 0) return false;
     this.ingest();
     const asked = this.native.cancel(slot.index, slot.generation, by);
+    this.#asked = true;
     this.poke();
     return asked;
   }
@@ -810,6 +851,7 @@ export class Engine {
     if (placeAt !== null || this.shared) this.#claimPlace();
     const deadline = timeout === 0 ? 0 : timeout === INFINITE ? INFINITE : native.now() + timeout;
     let wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
+    if (timeout > 0 && (this.shared || privateEngines.length > 1)) submitOthers(this);
     for (let slices = 0; ; slices++) {
       const slice = slices < LONG_AFTER ? SLICE_MS : LONG_SLICE_MS;
       const left = timeout === 0 ? 0 : deadline === INFINITE ? slice : deadline - native.now();
@@ -1053,7 +1095,7 @@ export class Engine {
     }
   }
 
-  /** Throws EMFILE. */
+  /** Throws EMFILE, ENFILE, ENOMEM, or EAGAIN for want of a thread. */
   #startLoop(): void {
     // The native side holds its callback strongly; a port that nobody has any more and that waits for nothing can still be collected.
     const weak = new WeakRef(this);
@@ -1182,7 +1224,7 @@ export class Engine {
     return true;
   }
 
-  /** Whether a batch of that many packets, all of them a handler's, is lengthened. An inverted loop's starts are its wait's. */
+  /** Whether a batch of that many packets, all of them a handler's, is lengthened. What waits for others is left to an inverted loop's wait. */
   #goesOn(delivered: number): boolean {
     return (
       delivered < this.#budget &&
@@ -1190,10 +1232,16 @@ export class Engine {
       this.dispatch !== null &&
       this.waiters.first === null &&
       this.#internalInFlight === 0 &&
-      !this.#inverted &&
+      (!this.#inverted || this.#endsAtOnce()) &&
       !this.#fetched() &&
       !this.closed
     );
+  }
+
+  /** What handlers have started is of a kind that waits for nobody, by its first: sends, files. A receive, as a rule, waits for its peer. */
+  #endsAtOnce(): boolean {
+    const opcode = (this.u32[abi.SUBMISSIONS_AT >> 2] as number) & 0xff;
+    return opcode < abi.OP_ACCEPT || opcode > abi.OP_RECV;
   }
 
   /** The same on a shared port, which takes what one get asks for and no more: the rest may be another thread's. */

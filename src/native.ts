@@ -28,6 +28,11 @@ export interface NativeError {
   message: string;
 }
 
+/** In place of a port: the OS's number of what went wrong, or 0, and what is likely behind it. */
+export interface NativePortError {
+  error: { errno: number; reason: string };
+}
+
 export interface NativePortOptions {
   backend: string;
   maxOperations: number;
@@ -127,14 +132,10 @@ export interface NativeModule {
   /** The monotonic clock, in milliseconds with fractions. */
   now(): number;
   probe(disable: string): BackendReport[];
-  createPort(
-    control: Uint8Array,
-    arena: Uint8Array,
-    options: NativePortOptions,
-  ): NativePort | { error: { errno: number; reason: string } };
+  createPort(control: Uint8Array, arena: Uint8Array, options: NativePortOptions): NativePort | NativePortError;
   /**
-   * Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread, or no descriptor. Without a control
-   * block: whether the token is good, 0 if it is.
+   * Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread. Without a control block: whether the
+   * token is good, 0 if it is.
    */
   attachPort(
     control: Uint8Array | null,
@@ -146,7 +147,7 @@ export interface NativeModule {
     s2: number,
     s3: number,
     disable: string,
-  ): NativePort | number;
+  ): NativePort | NativePortError | number;
   /** A handle's id, or the negated native error, or one of abi.ts's OPENED_… */
   openFile(path: string | Uint8Array, flags: number, mode: number): number;
   listen(family: number, address: Uint8Array, backlog: number, reusePort: boolean, ipv6Only: boolean): number;

@@ -227,7 +227,9 @@ export class Operation<C = unknown> {
   }
 
   /**
-   * Asks for this operation's end. Its packet still comes: ECANCELED, or the operation's own result if that was first.
+   * Asks for this operation's end. Its packet still comes: ECANCELED, or the operation's own result if that was first. On a private port the
+   * system is asked as it is of a start: by the port's next get or flush, by a get of this package that blocks or `port.blocking`, whichever
+   * port's, and at the end of the job at the latest.
    *
    * @returns false if it had finished already, or was never started: nothing is done then
    */

@@ -9,7 +9,7 @@ import { AbortError, illegalConstructor, invalidThis, misuse, portClosed, wrongT
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { disown, handleArgument } from './handle.js';
-import type { BackendName, BackendReport, NativePort } from './native.js';
+import type { BackendName, BackendReport, NativePort, NativePortError } from './native.js';
 import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
@@ -76,8 +76,9 @@ export interface CreateOptions {
    * How many of the port's operations may block a thread of their own at once, where the system can only block: on 'epoll' and 'kqueue' what a
    * file doesn't have in memory, its writes, syncs, truncations and opens; on 'io_uring' what an older kernel has no request for. 1 to 1,024
    * threads; 4 unless given. Others wait for their turn, in the order of their start, and can be cancelled. The threads are the process's: as
-   * many as the largest `poolThreads` of its open ports at most, started on demand, so that ports which ask for as many share them. Out of
-   * range: ERR_OUT_OF_RANGE. Where no thread can be started an operation ends with ENOMEM.
+   * many as the largest `poolThreads` of its open ports at most, started on demand, so that ports which ask for as many share them; while all of
+   * those stand still for 100 ms and more, one besides for each port that has none. Out of range: ERR_OUT_OF_RANGE. Where no thread can be
+   * started an operation ends with ENOMEM.
    */
   poolThreads?: number | undefined;
   /** Entries of the kernel's submission ring, 8 to 4,096, taken up to a power of two. For tests: any size works. */
@@ -225,6 +226,13 @@ function newArena(bytes: number): SharedArrayBuffer {
   }
 }
 
+/** The error for what is short on any backend; null: it is something else. */
+function shortage({ errno, reason }: NativePortError['error']): Error | null {
+  const scarce = SCARCE[Math.abs(errno)];
+  if (scarce === undefined) return null;
+  return misuse(Error, scarce, `no ${scarce === 'ENOMEM' ? 'memory' : 'descriptor'} for the port: ${reason}`);
+}
+
 const unavailable = (message: string): Error => misuse(Error, 'ERR_BACKEND_UNAVAILABLE', message);
 
 function openBackend(
@@ -279,12 +287,9 @@ function openBackend(
       });
       return { engine, concurrency, maxOperations };
     }
-    const { errno, reason } = port.error;
-    const scarce = SCARCE[Math.abs(errno)];
-    if (scarce !== undefined) {
-      throw misuse(Error, scarce, `no ${scarce === 'ENOMEM' ? 'memory' : 'descriptor'} for the port: ${reason}`);
-    }
-    refused.push(`${name} can't be used here: ${reason}`);
+    const short = shortage(port.error);
+    if (short !== null) throw short;
+    refused.push(`${name} can't be used here: ${port.error.reason}`);
   }
   throw unavailable(
     names.length === 1
@@ -332,7 +337,7 @@ function attachNative(
   control: Uint8Array | null,
   arena: Uint8Array,
   { index, generation, secret }: PortToken,
-): NativePort | number {
+): NativePort | NativePortError | number {
   const word = (at: number): number => Number.parseInt(secret.slice(at, at + 8), 16);
   return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24), disabledFeatures());
 }
@@ -503,7 +508,8 @@ export class CompletionPort<C = unknown> {
    * last thread detaches or ends.
    *
    * @param token - a port's `token`, as it is or structured-cloned
-   * @throws ERR_PORT_CLOSED if the port is closed; ERR_INVALID_ARG_VALUE for what isn't a token of this process; EMFILE; misuse
+   * @throws ERR_PORT_CLOSED if the port is closed; ERR_INVALID_ARG_VALUE for what isn't a token of this process; EMFILE, ENFILE,
+   * ENOMEM; EAGAIN beyond 4,096 threads; misuse
    */
   static attach<C = unknown>(token: PortToken): CompletionPort<C> {
     const given = tokenArgument(token);
@@ -516,7 +522,9 @@ export class CompletionPort<C = unknown> {
     const port = attachNative(open === undefined ? new Uint8Array(control) : null, arenaView, given);
     if (port === 0) return open as CompletionPort<C>;
     if (port === -1) throw portClosed();
-    if (port === -3) throw misuse(Error, 'EMFILE', 'no descriptor, or no room, for one more thread at the port');
+    if (port === -3)
+      throw misuse(Error, 'EAGAIN', '4,096 threads are at the port, or have left packets there that nobody has taken');
+    if (typeof port !== 'number' && 'error' in port) throw shortage(port.error) ?? unavailable(port.error.reason);
     if (typeof port === 'number') throw wrongValue('token', 'is not a token of a shared port of this process');
     const engine = new Engine(port, {
       maxOperations: port.maxOperations,
@@ -580,7 +588,8 @@ export class CompletionPort<C = unknown> {
 
   /**
    * Calls a function that blocks: meanwhile this thread's place is another's. When it returns, more than `concurrency` threads may run for a
-   * moment; none is released until it is fewer. On a private port it just calls the function.
+   * moment; none is released until it is fewer. What this thread has started on private ports, and asked to end, is submitted before; else a
+   * private port just calls the function.
    */
   blocking<T>(fn: () => T): T {
     const engine = engineOf(this);
@@ -680,8 +689,8 @@ export class CompletionPort<C = unknown> {
   /**
    * Takes one packet without blocking the event loop. Waiting gets are served first come, first served, before a dispatch.
    *
-   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse; EMFILE where no descriptor or thread is left to wake the
-   *   event loop by (each port without libuv, as on Bun and Deno, has some of its own)
+   * @returns null if time ran out; rejects with AbortError, ERR_PORT_CLOSED, misuse; EMFILE, ENFILE, ENOMEM or, for a thread, EAGAIN where
+   *   nothing is left to wake the event loop by (each port without libuv, as on Bun and Deno, has a thread and descriptors of its own)
    */
   get(options?: GetOptions): Promise<Packet<C> | null> {
     return waitFor(engineOf(this), 0, options, null) as Promise<Packet<C> | null>;

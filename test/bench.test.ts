@@ -1,7 +1,7 @@
 // `completion-port bench` from the outside, as small as it can be made, and the arithmetic of its rounds. How fast anything is, is no
 // question here: only that what is reported was measured, and that what wasn't is said.
 
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -74,6 +74,7 @@ describe('wrong use is one line that names the right one, and exit code 2', () =
     [['--rounds', '1.5'], 'from 1 to 100'],
     [['--quick', '--short'], 'not both'],
     [['--only', '('], '--only'],
+    [['--quick', '--only', 'no such subject'], 'leave nothing to measure'],
     [['--json', 'no/such/folder/x.json'], "can't write"],
     [['now'], "'now'"],
   ])('%j', async (args, hint) => {
@@ -228,6 +229,24 @@ test.each(['SIGINT', 'SIGQUIT'] as const)(
     child.kill(signal);
     const [code] = await ended;
     expect(code).toBe(signal === 'SIGINT' ? 130 : 131);
+    expect(subjects()).toEqual([]);
+  },
+  limitMs,
+);
+
+test.skipIf(process.platform !== 'linux' || spawnSync('setpriv', ['--pdeathsig', 'KILL', 'true']).status !== 0)(
+  'a SIGKILL in the middle of a run leaves no server behind',
+  async () => {
+    const args = ['bench', '--quick', '--workload', 'tcp-echo', '--only', 'connections=64 ', '--backend', 'io_uring'];
+    const child = spawn(process.execPath, [path.join(root, 'dist/cli/main.js'), ...args], { cwd: folder, stdio: 'ignore' });
+    const ended = once(child, 'close');
+    while (subjects(child.pid).length === 0 && child.exitCode === null) await sleep(20);
+    const before = subjects(child.pid);
+    child.kill('SIGKILL');
+    await ended;
+    expect(before.length).toBeGreaterThan(0);
+    const until = performance.now() + 5000;
+    while (subjects().length > 0 && performance.now() < until) await sleep(20);
     expect(subjects()).toEqual([]);
   },
   limitMs,

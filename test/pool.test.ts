@@ -1,15 +1,15 @@
 // poolThreads: how many operations of a port may block a thread at once. A sync that takes its time is made by the tests' own addon
-// (COMPLETION_PORT_TEST_STALL); opens never block (O_NONBLOCK), so a FIFO can't stand for one.
+// (COMPLETION_PORT_TEST_STALL); opens never block (O_NONBLOCK), so a FIFO can't stand for one. COMPLETION_PORT_TEST_SLOW_DISK makes each job slow.
 
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { CompletionPort } from 'completion-port';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 
 /** Runs a module on epoll with syncs that take `stallMs`; what it prints, as JSON. */
-function run(stallMs: number, body: string): unknown {
+function run(stallMs: number, body: string, more: Record<string, string> = {}): unknown {
   const source = `
     import * as fs from 'node:fs';
     import * as os from 'node:os';
@@ -43,7 +43,7 @@ function run(stallMs: number, body: string): unknown {
     };
     const print = (value) => process.stdout.write(JSON.stringify(value));
     ${body}`;
-  const env = { ...process.env, COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_TEST_STALL: `${stallMs}` };
+  const env = { ...process.env, COMPLETION_PORT_BUILD: 'test', COMPLETION_PORT_TEST_STALL: `${stallMs}`, ...more };
   const args = ['--input-type=module', '-e', source];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, env, encoding: 'utf8', timeout: 60_000 });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
@@ -164,6 +164,99 @@ test('a worker is terminated while jobs of its are held back by the bound: they 
     print({ code, error, text, after: threads() });`,
   );
   expect(result).toEqual({ code: 1, error: null, text: 'as before', after: 0 });
+});
+
+describe('an environment ends while jobs of its are under way: nobody waits for the disk, nothing is left', () => {
+  const diskMs = 3000;
+  const more = { COMPLETION_PORT_TEST_SLOW_DISK: `${diskMs}`, COMPLETION_PORT_DISABLE: 'read_nowait,ftruncate,statx' };
+  // Into and out of memory of its own, the arena and copies; calls without memory, and an open.
+  const worker = `
+    import { parentPort, workerData } from 'node:worker_threads';
+    import { CompletionPort, FileHandle } from 'completion-port';
+    const { file, options, token } = workerData;
+    const port = token === undefined ? CompletionPort.create(options) : CompletionPort.attach(token);
+    const handle = FileHandle.openSync(file, 'r+');
+    const other = FileHandle.openSync(file, 'r');
+    port.associate(handle, 1);
+    port.associate(other, 2);
+    const own = new Uint8Array(new SharedArrayBuffer(1 << 16));
+    other.read(own, { position: 0 });
+    other.read(port.allocate(1 << 16), { position: 0 });
+    handle.write(new Uint8Array(3 << 20).fill(7), { position: 0 });
+    handle.writev([own, new Uint8Array(10)], { position: 100 });
+    handle.truncate(4096);
+    handle.sync();
+    port.open(file, 'r', { key: 3 });
+    port.flush();
+    parentPort.postMessage('started');
+    setInterval(() => {}, 1000);`;
+
+  test.each([
+    ['a private port on epoll', `{ backend: 'epoll', poolThreads: 8 }`, false, 7],
+    ['a shared port on epoll, its only thread', `{ backend: 'epoll', poolThreads: 8, shared: true }`, false, 7],
+    ['a shared port on epoll, one of two threads', `{ backend: 'epoll', poolThreads: 8, shared: true }`, true, 7],
+    ['what io_uring leaves to the pool', `{ backend: 'io_uring', poolThreads: 8 }`, false, 1],
+  ])('%s', { timeout: 60_000 }, (_, options, attached, jobs) => {
+    const result = run(
+      1,
+      `
+      const { Worker } = await import('node:worker_threads');
+      fs.writeFileSync(file, Buffer.alloc(1 << 17, 1));
+      const descriptors = () => fs.readdirSync('/proc/self/fd').length;
+      const options = ${options};
+      const port = ${attached} ? CompletionPort.create(options) : null;
+      const times = [];
+      let before; // once a worker has been: the first one leaves one of the runtime's own
+      for (let round = 0; round < 3; round++) {
+        if (round > 0) before ??= descriptors();
+        const worker = new Worker(${JSON.stringify(worker)}, { eval: true, workerData: { file, options, token: port?.token } });
+        await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+        while (threads() < ${jobs}) await sleep(5);
+        const begin = performance.now();
+        await worker.terminate();
+        times.push(performance.now() - begin);
+        // What another thread has of them: three worked in memory of the thread's own, and have ended with it.
+        if (port !== null) {
+          for (let canceled = 0; canceled < 3; ) {
+            for (const packet of port.getManySync(8, 1000)) {
+              canceled += Number(packet.error?.code === 'ECANCELED');
+              packet.result?.close?.();
+            }
+          }
+          times.push(performance.now() - begin);
+        }
+        for (let i = 0; i < 400 && threads() > 0; i++) await sleep(50);
+        while ((port?.inFlight ?? 0) > 0) for (const packet of port.getManySync(8, 100)) packet.result?.close?.();
+      }
+      port?.close();
+      await port?.closed;
+      for (let i = 0; i < 100 && descriptors() > before; i++) await sleep(20);
+      print({ longest: Math.max(...times), threads: threads(), more: Math.max(descriptors() - before, 0) });`,
+      more,
+    ) as { longest: number; threads: number; more: number };
+    expect(result).toEqual({ longest: expect.any(Number), threads: 0, more: 0 });
+    // A bound in words is 100 ms; whoever waited for the disk would have waited for all of this.
+    expect(result.longest).toBeLessThan(diskMs / 2);
+  });
+
+  test('and so does a process', { timeout: 60_000 }, () => {
+    const begin = performance.now();
+    const atExit = run(
+      1,
+      `
+      const port = CompletionPort.create({ backend: 'epoll' });
+      const handle = opened(port);
+      handle.write(new Uint8Array(100), { position: 0 });
+      handle.sync();
+      port.flush();
+      while (threads() < 2) await sleep(5);
+      process.once('exit', () => fs.writeSync(1, String(performance.now())));
+      setTimeout(() => process.exit(0), 10);
+      await new Promise(() => {});`,
+      more,
+    ) as number;
+    expect(performance.now() - begin - atExit).toBeLessThan(diskMs / 2);
+  });
 });
 
 test('ports that nobody has any more are collected, their share of threads and their descriptors with them', {

@@ -3,7 +3,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { getEventListeners } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CompletionPort, FileHandle, Operation, TcpListener } from 'completion-port';
@@ -37,6 +37,36 @@ function listen(): TcpListener {
   port.associate(listener, 2);
   return listener;
 }
+
+test('blocking() lets what was started, or cancelled, begin before', async () => {
+  const path = join(folder, 'written');
+  writeFileSync(path, '');
+  const other = CompletionPort.create();
+  const file = FileHandle.openSync(path, 'r+');
+  other.associate(file, 1);
+  for (const through of [port, other]) {
+    writeFileSync(path, '');
+    file.write(Buffer.from('abc'), { position: 0 });
+    const seen = through.blocking(() => {
+      const until = performance.now() + 2000;
+      while (statSync(path).size < 3 && performance.now() < until);
+      return statSync(path).size;
+    });
+    expect(seen).toBe(3);
+    expect(other.getSync(2000)?.bytesTransferred).toBe(3);
+  }
+  // What defer() gathers waits for its end.
+  writeFileSync(path, '');
+  other.defer(() => {
+    file.write(Buffer.from('abcd'), { position: 0 });
+    port.getSync(20);
+    expect(statSync(path).size).toBe(0);
+  });
+  expect(other.getSync(2000)?.bytesTransferred).toBe(4);
+  file.close();
+  other.close();
+  await other.closed;
+});
 
 const immediate = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 

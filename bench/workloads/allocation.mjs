@@ -1,13 +1,13 @@
 // Bytes that the JavaScript heap grows by an operation, less the packet object: exact, because the young generation is
-// made so large that no collection comes in between. A turn of the event loop has a few objects of its own (Node's
-// Immediate is one), whatever number of packets it delivers: measured with few and with many connections, the two parts
-// come apart. Not a ratio and not a matter of rounds.
+// made so large that no collection comes in between. Each call of the kernel, with the packets that it brings, has a few
+// objects of its own (an async scope's), whatever number of packets these are: measured with few and with many connections,
+// the two parts come apart. Not a ratio and not a matter of rounds.
 
 import { join } from 'node:path';
 import { LineProcess } from '../../dist/bench/processes.js';
 
-const FEW = 8;
-const MANY = 512;
+const FEW = 4;
+const MANY = 32;
 /** What the measurement itself leaves behind: its own objects, spread over a million operations, and the fit's error. */
 const SLACK_BYTES = 1;
 
@@ -22,15 +22,17 @@ async function measure(connections, context) {
   }
 }
 
-/** @returns bytes an operation, with and without what a turn allocates, and the bytes of a packet */
+/** @returns bytes an operation, less what a call of the kernel allocates, and the bytes of a packet */
 export async function measureAllocation(context) {
   const few = await measure(FEW, context);
   const many = await measure(MANY, context);
-  const bytesPerTurn = (few.bytesPerOperation - many.bytesPerOperation) / (few.turnsPerOperation - many.turnsPerOperation);
-  const bytesPerOperation = many.bytesPerOperation - bytesPerTurn * many.turnsPerOperation;
+  const apart = few.entersPerOperation - many.entersPerOperation;
+  if (apart < 0.01) throw new Error(`few and many connections make equally large batches (${JSON.stringify({ few, many })})`);
+  const bytesPerEnter = (few.bytesPerOperation - many.bytesPerOperation) / apart;
+  const bytesPerOperation = many.bytesPerOperation - bytesPerEnter * many.entersPerOperation;
   return {
     bytesPerOperation,
-    bytesPerTurn,
+    bytesPerEnter,
     packetBytes: many.packetBytes,
     beyond: bytesPerOperation - many.packetBytes,
     bar: SLACK_BYTES,

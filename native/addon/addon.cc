@@ -103,7 +103,7 @@ bool WithHandle(napi_env env, uint32_t index, uint32_t generation, With&& with) 
 }
 
 void CloseUnbound(Handle& handle, bool reset) {
-  os::Close(handle.kind, handle.os, reset);
+  if (handle.os != kOsHandleNone) os::Close(handle.kind, handle.os, reset);  // else its port has left it to a job
   handle.os = kOsHandleNone;
   HandleTable::Process().Retire(handle);
   HandleTable::Process().Free(handle);

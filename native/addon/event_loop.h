@@ -15,9 +15,10 @@ class EventLoop {
  public:
   enum class Mode { kPlain, kInverted, kThread };
 
-  // `wake` is called with `data` on the environment's thread. Null: no descriptor, thread or memory is left for it; the modes
+  // `wake` is called with `data` on the environment's thread. Null: a descriptor, a thread or memory is short, *error says which; the modes
   // with uv are for where HasUv says so. `driven`: the port that an inverted loop waits in.
-  static std::unique_ptr<EventLoop> Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data);
+  static std::unique_ptr<EventLoop> Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data,
+                                          CreateError* error);
   static bool CanInvert(napi_env env);
   static bool HasUv(napi_env env);
 

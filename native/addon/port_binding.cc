@@ -27,6 +27,15 @@ napi_value Undefined(napi_env env) {
   return value;
 }
 
+// What JavaScript gets in place of the functions.
+napi_value Refused(napi_env env, const CreateError& error) {
+  napi_value result = NewObject(env), description = NewObject(env);
+  Set(env, description, "errno", Number(env, error.native_code));
+  Set(env, description, "reason", Text(env, error.reason));
+  Set(env, result, "error", description);
+  return result;
+}
+
 EndedBy EndedByOf(uint32_t by) {
   return by >= static_cast<uint32_t>(EndedBy::kCancel) && by <= static_cast<uint32_t>(EndedBy::kClose) ? static_cast<EndedBy>(by)
                                                                                                        : EndedBy::kCancel;
@@ -72,13 +81,7 @@ napi_value PortBinding::Create(napi_env env, napi_callback_info info) {
     error = {0, "an inverted event loop needs Node.js's libuv, which this runtime doesn't offer"};
   else if (error.reason.empty())
     port = os::MakePort(backend, options, &error);
-  if (!port) {
-    napi_value result = NewObject(env), description = NewObject(env);
-    Set(env, description, "errno", Number(env, error.native_code));
-    Set(env, description, "reason", Text(env, error.reason));
-    Set(env, result, "error", description);
-    return result;
-  }
+  if (!port) return Refused(env, error);
 
   std::shared_ptr<Port> made = std::move(port);
   Attachment* attachment = options.shared ? made->Attach(environment->id, options.block, notifier, os::CurrentThread()) : &made->first();
@@ -105,8 +108,8 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
   return binding;
 }
 
-// attachPort(control, arena, index, generation, s0, s1, s2, s3): the functions; -1: the port is closed; -2: no such token; -3: no room for
-// one more thread, or no descriptor.
+// attachPort(control, arena, index, generation, s0, s1, s2, s3): the functions, or what create says where something is short; -1: the port is
+// closed; -2: no such token; -3: no room for one more thread.
 napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   Arguments<9> arguments(env, info);
   // Without a control block only the token is looked at.
@@ -128,7 +131,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   if (type == napi_null) return Number(env, 0);
   CreateError error;
   std::shared_ptr<ThreadNotifier> notifier = os::MakeNotifier(&error);
-  if (!notifier) return Number(env, -3);
+  if (!notifier) return Refused(env, error);
   Attachment* attachment = port->Attach(environment->id, block, notifier, os::CurrentThread());
   if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
   PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
@@ -243,7 +246,7 @@ void PortBinding::Release(bool ending) {
   context_ = nullptr;
 }
 
-bool PortBinding::EnsureLoop() {
+bool PortBinding::EnsureLoop(CreateError* error) {
   if (loop_) return true;
   using Mode = EventLoop::Mode;
   LoopSource& source = notifier_ ? static_cast<LoopSource&>(*notifier_) : *port_;
@@ -251,7 +254,7 @@ bool PortBinding::EnsureLoop() {
                            inverted_      ? Mode::kInverted
                            : thread_loop_ ? Mode::kThread
                                           : Mode::kPlain,
-                           &OnWake, this);
+                           &OnWake, this, error);
   return loop_ != nullptr;
 }
 
@@ -462,9 +465,10 @@ napi_value PortBinding::StartLoop(napi_env env, napi_callback_info info) {
   napi_value name;
   napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name);
   if (self->context_ == nullptr) napi_async_init(env, nullptr, name, &self->context_);
-  if (!self->EnsureLoop()) {
-    napi_throw_error(env, "EMFILE",
-                     "no descriptor, or thread, is left to wake the event loop by: close some or raise the limit (ulimit -n)");
+  CreateError error;
+  if (!self->EnsureLoop(&error)) {
+    const std::string words = "nothing is left to wake the event loop by: " + error.reason;
+    napi_throw_error(env, ErrorTable()[static_cast<size_t>(os::MapError(error.native_code))].code, words.c_str());
     return nullptr;
   }
   napi_create_reference(env, function, 1, &self->on_wake_);
@@ -510,6 +514,7 @@ napi_value PortBinding::Close(napi_env env, napi_callback_info info) {
   napi_value name;
   napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name);
   if (self->context_ == nullptr) napi_async_init(env, nullptr, name, &self->context_);
+  CreateError none_left;
   self->port_->Close();
   if (self->port_->shared()) SharedPorts::Process().Forget(self->port_.get());
   const bool over = self->port_->Closed();
@@ -522,7 +527,7 @@ napi_value PortBinding::Close(napi_env env, napi_callback_info info) {
   }
   if (over) {
     self->FinishClose();
-  } else if (self->EnsureLoop()) {
+  } else if (self->EnsureLoop(&none_left)) {
     // Something can't be stopped: the loop is told when the kernel lets go, and stays alive until then.
     if (!self->referenced_) self->loop_->Ref();
     self->referenced_ = true;

@@ -43,7 +43,7 @@ class PortBinding {
   void CallWake(bool* again);
   void FinishClose();
   void Release(bool ending = false);
-  bool EnsureLoop();
+  bool EnsureLoop(CreateError* error);
 
   static napi_value Enter(napi_env env, napi_callback_info info);
   static napi_value Post(napi_env env, napi_callback_info info);

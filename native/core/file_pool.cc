@@ -31,7 +31,11 @@ void Jobs::Remove(Job& job) {
 
 namespace {
 
+constexpr double kStandstillMs = 100;
+constexpr auto kIdleMax = std::chrono::seconds(1);
+
 void Work();
+void WorkBeside();
 
 struct Pool {
   std::mutex mutex;
@@ -39,18 +43,27 @@ struct Pool {
   Jobs ready;  // a thread may take them
   unsigned threads = 0;
   unsigned idle = 0;
+  unsigned working = 0;                       // of the threads, those in a job
   unsigned threads_max = 1;                   // the largest share's
   unsigned shares[kPoolThreadsMax + 1] = {};  // how many there are of each size
+  // Threads beyond those, one a share at most.
+  std::condition_variable wake_beside;
+  unsigned beside = 0;
+  unsigned beside_idle = 0;
+  unsigned starved = 0;  // shares with jobs that are ready, and none that runs
+  double moved = 0;      // when one of the others last began or ended a job, by MonotonicMs
 
   // `freed`: threads that are about to look for a job. False: there is no thread, and none could be started.
   bool Admit(Job& job, unsigned freed) {
     if (idle + freed <= ready.count && threads < threads_max) {
       if (os::StartThread("cp-file-pool", &Work))
         threads++;
-      else if (threads == 0)
+      else if (threads == 0 && beside == 0)
         return false;
     }
     ready.Push(job);
+    job.share->ready++;
+    Counted(*job.share, job.share->running == 0);
     wake.notify_one();
     return true;
   }
@@ -64,6 +77,46 @@ struct Pool {
     share.held.Remove(*next);
     const bool admitted = Admit(*next, freed);
     CP_ASSERT(admitted);  // while jobs are ready or run there is a thread
+  }
+
+  // What each change of a share's `ready` and `running` is followed by. `starves`: from here on.
+  void Counted(ShareState& share, bool starves) {
+    if (starves == share.starves) return;
+    share.starves = starves;
+    starved = starves ? starved + 1 : starved - 1;
+    if (starves && beside_idle > 0) wake_beside.notify_one();
+  }
+  void Unready(Job& job) {
+    ShareState& share = *job.share;
+    ready.Remove(job);
+    share.ready--;
+    Counted(share, share.ready > 0 && share.running == 0);
+  }
+  std::shared_ptr<ShareState> Begin(Job& job) {
+    std::shared_ptr<ShareState> share = std::move(job.share);
+    ready.Remove(job);
+    share->ready--;
+    share->running++;
+    Counted(*share, false);
+    return share;
+  }
+  void End(ShareState& share, unsigned freed) {
+    share.running--;
+    Counted(share, share.ready > 0 && share.running == 0);
+    Leave(share, freed);
+  }
+  // Somebody looks after shares that starve while every thread is in a job. Where none can be started now, the next change asks again.
+  void SeeToStarved() {
+    if (starved == 0 || working < threads || threads < threads_max || beside_idle > 0) return;
+    if (!os::StartThread("cp-file-pool", &WorkBeside)) return;
+    beside++;
+    beside_idle++;
+  }
+  Job* FirstStarved() const {
+    if (starved == 0) return nullptr;
+    Job* job = ready.first;
+    while (!job->share->starves) job = job->next;
+    return job;
   }
 };
 
@@ -80,24 +133,56 @@ void Work() {
     if (pool.threads > pool.threads_max) break;
     if (pool.ready.first == nullptr) {
       pool.idle++;
-      const bool work = pool.wake.wait_for(lock, std::chrono::seconds(1), [&] { return pool.ready.first != nullptr; });
+      const bool work = pool.wake.wait_for(lock, kIdleMax, [&] { return pool.ready.first != nullptr; });
       pool.idle--;
       if (!work) break;
     }
     Job& job = *pool.ready.first;
-    pool.ready.Remove(job);
-    const std::shared_ptr<ShareState> share = std::move(job.share);
+    const std::shared_ptr<ShareState> share = pool.Begin(job);
+    pool.working++;
+    pool.moved = MonotonicMs();
+    pool.SeeToStarved();
     lock.unlock();
     job.Run();  // and it may be gone
     lock.lock();
-    pool.Leave(*share, 1);
+    pool.working--;
+    pool.moved = MonotonicMs();
+    pool.End(*share, 1);
   }
   pool.threads--;
+  pool.SeeToStarved();
+}
+
+// Beside the others, while nothing moves there: whatever hangs may be one port's.
+void WorkBeside() {
+  Pool& pool = ThePool();
+  std::unique_lock lock(pool.mutex);
+  for (double idle_since = MonotonicMs();;) {
+    Job* job = pool.FirstStarved();
+    const double now = MonotonicMs(), left = pool.moved + kStandstillMs - now;
+    if (job != nullptr && left <= 0) {
+      pool.beside_idle--;
+      const std::shared_ptr<ShareState> share = pool.Begin(*job);
+      pool.SeeToStarved();
+      lock.unlock();
+      job->Run();
+      lock.lock();
+      pool.beside_idle++;
+      pool.End(*share, 0);
+      idle_since = MonotonicMs();
+      continue;
+    }
+    if (job != nullptr) idle_since = now;
+    if (now - idle_since >= 1e3) break;
+    pool.wake_beside.wait_for(lock, std::chrono::duration<double, std::milli>(job != nullptr ? left : 1e3));
+  }
+  pool.beside_idle--;
+  pool.beside--;
 }
 
 }  // namespace
 
-Share::Share(unsigned jobs_max) : state_(std::make_shared<ShareState>(ShareState{jobs_max, 0, {}})) {
+Share::Share(unsigned jobs_max) : state_(std::make_shared<ShareState>(jobs_max)) {
   CP_ASSERT(jobs_max >= 1 && jobs_max <= kPoolThreadsMax);
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
@@ -122,6 +207,7 @@ bool Share::Submit(Job& job) {
   }
   if (!pool.Admit(job, 0)) return false;
   state_->busy++;
+  pool.SeeToStarved();
   return true;
 }
 
@@ -129,9 +215,12 @@ bool Withdraw(Job& job) {
   Pool& pool = ThePool();
   std::lock_guard lock(pool.mutex);
   if (job.list == nullptr) return false;
-  const bool ready = job.list == &pool.ready;
-  job.list->Remove(job);
-  if (ready) pool.Leave(*job.share, 0);
+  if (job.list == &pool.ready) {
+    pool.Unready(job);
+    pool.Leave(*job.share, 0);
+  } else {
+    job.list->Remove(job);
+  }
   return true;
 }
 

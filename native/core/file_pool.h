@@ -1,7 +1,9 @@
 // A bounded pool of threads for what an OS can only do by blocking: the files of a reactor, and what io_uring and I/O
 // completion ports have no request for. Its threads serve all ports of the process; they start on demand and end after a second without work. Each port has a share: so many of its jobs run at
-// once, the others wait for one of them. There are at most as many threads as the largest share says. A job may touch nothing that belongs to an
-// environment but memory that its operation pins: whoever ends an environment waits for that operation.
+// once, the others wait for one of them. There are at most as many threads as the largest share says, and they take jobs in their order, whosever
+// they are; but where nothing moves for a tenth of a second, and a share has jobs in line and none that runs, one of them gets a thread beyond
+// that: ports whose calls hang keep no other from the disk. A job may touch nothing that belongs to an environment but memory that its
+// operation pins, and that only until the operation is taken from it (ReactorPort::Abandon).
 #pragma once
 
 #include <functional>
@@ -23,9 +25,13 @@ struct Jobs {
 
 // What a share's jobs refer to; outlives it while one of them runs.
 struct ShareState {
+  explicit ShareState(unsigned jobs_max_) : jobs_max(jobs_max_) {}
   const unsigned jobs_max;
-  unsigned busy = 0;  // jobs that run, or that a thread may take
-  Jobs held;          // the others, while `busy` is at its bound
+  unsigned busy = 0;     // jobs that run, or that a thread may take:
+  unsigned ready = 0;    // that a thread may take
+  unsigned running = 0;  // that run
+  bool starves = false;  // some are ready, none runs
+  Jobs held;             // the others, while `busy` is at its bound
 };
 
 // What a pool thread does once. It belongs to whoever submitted it, and stays where it is until Run has told its owner of the end; the pool

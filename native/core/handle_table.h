@@ -56,7 +56,7 @@ struct Handle {
   // Of a reactor (native/posix/reactor_port.h), whatever its poller.
   uint8_t ready = 0;                // Readiness: what isn't known to be exhausted, and what was seen of the descriptor
   bool reads_wait = false;          // a file without reads that take only what is in memory
-  uint32_t pool_jobs = 0;           // that use the descriptor now, and keep it open
+  uint32_t pool_jobs = 0;           // that use the descriptor now, and keep it open and the slot taken
   Operation* connecting = nullptr;  // the connect that waits for its end
 
   double id() const { return HandleId(index, last_generation); }

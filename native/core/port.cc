@@ -932,7 +932,7 @@ void Port::Shut(Handle& handle, bool reset, Lock* lock) {
 }
 
 void Port::FreeIfIdle(Handle& handle) {
-  if (!handle.closed || handle.operations != nullptr) return;
+  if (!handle.closed || handle.operations != nullptr || handle.pool_jobs > 0) return;
   if (handle.os != kOsHandleNone) return;  // CloseHandle is still at work
   if (handle.port.load(std::memory_order_relaxed) != nullptr) Detach(handle);
   HandleTable::Process().Free(handle);
@@ -984,8 +984,24 @@ void Port::DriveClosing() {
 
 void Port::CloseAndWait() {
   Close();
+  AbandonAll();
   Finish();
   CP_ASSERT(in_kernel_ == 0);
+  LetGoOfJobs();
+}
+
+// Whatever runs on the pool may hang as long as a disk does, and the memory of its operation is about to go.
+void Port::AbandonAll() {
+  keep_attachments_++;
+  for (const auto& a : attachments_) {
+    if (!a) continue;
+    a->operations.ForEachUsed([this](Operation& op) {
+      if (op.state == OperationState::kKernel && op.route == Route::kPool) Abandon(op);
+    });
+  }
+  keep_attachments_--;
+  for (const auto& a : attachments_)
+    if (a) EraseIfOver(*a);
 }
 
 // ---- timers ---------------------------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ class Port : public LoopSource {
   void Close();
   // After Close, from the event loop: reaps, and asks for the next notification.
   void DriveClosing();
-  // Close, then waits until the kernel has let go of all memory: for an environment that ends. May wait for a device, never for a peer.
+  // Close, then waits until the OS has let go of all memory: for an environment that ends. It waits for no peer, and for a device only where a
+  // kernel works in the memory by itself (io_uring, Windows): a thread of the pool is left behind.
   void CloseAndWait();
 
   // ---- threads of a shared port --------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class Port : public LoopSource {
   // The thread leaves. Its operations in memory of its own end, and this waits until the OS has let go of them; a packet that it was handed
   // goes back. True: it was the last one, and Stop has to be called.
   bool Detach(Attachment& a);
-  // Closes, waits until the OS has let go of everything, closes what handles are open. After it nothing may be called.
+  // Closes, waits until the OS has let go of everything, as CloseAndWait does, closes what handles are open. After it nothing may be called.
   void Stop();
   // The job of the event loop that received packets has ended. `all`: the thread's place is free however it came by it.
   void EndJob(Attachment& a, bool all);
@@ -247,6 +248,11 @@ class Port : public LoopSource {
   virtual void ReleaseHandle(Handle& handle, bool busy, bool reset) = 0;
   virtual void CloseOs(HandleKind kind, OsHandle os) = 0;
   virtual void ShutdownDirection(Handle& handle, int how, Outcome& outcome) = 0;
+  // Ends an operation that is with a thread of the pool (Route::kPool), whose call can't be stopped: from here on the thread reaches no memory
+  // of the operation's. False: this backend can't, and the call is waited for.
+  virtual bool Abandon(Operation&) { return false; }
+  // At the port's end, with no operation left: what threads of the pool still do is their own business, with the descriptors that they use.
+  virtual void LetGoOfJobs() {}
   // Waits until no operation is with the OS; used by CloseAndWait.
   virtual void Finish() = 0;
   virtual Status MapError(int32_t native_code) const = 0;
@@ -271,6 +277,8 @@ class Port : public LoopSource {
   void CompleteWithHandle(Operation& op, HandleKind kind, OsHandle os, const AddressEntry* peer, bool append);
 
   void MarkInKernel(Operation& op, Route route);
+  // Frees the slot of a handle that is closed and that nothing uses any more.
+  void FreeIfIdle(Handle& handle);
   // An operation's name within the port.
   static uint32_t SlotOf(const Operation& op) { return op.home->index << kSlotBits | op.slot; }
   Operation* FindOperation(uint32_t slot, uint32_t generation) {
@@ -318,6 +326,7 @@ class Port : public LoopSource {
   Handle* FindHandle(uint32_t index, uint32_t generation);
   void WaitForDriver(Lock& lock);
   void CancelAllOf(Attachment& a);
+  void AbandonAll();
   bool UsesMemoryOf(const Operation& op, const Attachment& a) const;
   void EraseIfOver(Attachment& a);
   void Shut(Handle& handle, bool reset, Lock* lock);
@@ -337,7 +346,6 @@ class Port : public LoopSource {
   void StartNext(Handle& handle, StreamQueue& queue);
   void CancelOne(Operation& op, EndedBy by);
   void RunTimers();
-  void FreeIfIdle(Handle& handle);
   void Detach(Handle& handle);
   StreamQueue* QueueOf(Operation& op);
   uint32_t Deliver(const CompletionEntry& entry, const Attachment* taker);

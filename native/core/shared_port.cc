@@ -92,7 +92,8 @@ uint32_t Port::EnterShared(Attachment& a) {
 }
 
 // A thread with more packets before it is about to start more: one call of the driver serves all of that, and where both share a processor the
-// driver would take it at each call. Nothing depends on the thread's coming back: the driver, which dozes, looks by itself.
+// driver would take it at each call. Nothing depends on the thread's coming back: the driver, which dozes, looks by itself. The steps are those
+// of core/model/driver.pml: Postpone; Rest in EnterShared, TakeShared, EndJob and BeginBlocking; what leaves or closes tells it in any case.
 void Port::Postpone(Attachment& a) {
   if (!kick_wanted_ || !driver_dozes_ || !a.waiter.placed || queue_.empty() || postponed_ >= kPostponedMax) return;
   kick_wanted_ = false;
@@ -272,6 +273,9 @@ bool Port::Detach(Attachment& a) {
   CancelAllOf(a);
   waiters_.Release();
   if (attached_ > 1) {
+    a.operations.ForEachUsed([&](Operation& op) {
+      if (op.state == OperationState::kKernel && op.route == Route::kPool && UsesMemoryOf(op, a)) Abandon(op);
+    });
     const auto busy = [&] {
       bool found = false;
       a.operations.ForEachUsed([&](Operation& op) { found = found || (op.pending() && UsesMemoryOf(op, a)); });
@@ -325,17 +329,19 @@ void Port::Stop() {
   Close();
   {
     Lock lock(*this);
+    AbandonAll();
     stopping_ = true;
     kick_wanted_ = true;
   }
   JoinDriver();
   CP_ASSERT(in_kernel_ == 0);
+  LetGoOfJobs();
   // The handles were the port's.
   while (handles_ != nullptr) {
     Handle& handle = *handles_;
     Detach(handle);
     HandleTable::Process().Retire(handle);
-    CloseOs(handle.kind, handle.os);
+    if (handle.os != kOsHandleNone) CloseOs(handle.kind, handle.os);  // else it is left to a job
     handle.os = kOsHandleNone;
     HandleTable::Process().Free(handle);
   }
@@ -381,7 +387,8 @@ double Port::DriverTurn() {
     driver_ticks_ = MonotonicMs() < ticks_until_;
   }
   kick_wanted_ = false;
-  // It dozes while threads are on their way through the queue, and operations begin or end.
+  // It dozes while threads are on their way through the queue, and operations begin or end: `dozes` and `timed` of core/model/driver.pml, set in
+  // the hold in which the wait begins.
   const uint64_t moves = 2 * started_ - in_kernel_;
   driver_dozes_ = !queue_.empty() && moves != moves_before_;
   moves_before_ = moves;

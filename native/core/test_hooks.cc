@@ -3,8 +3,12 @@
 
 #if defined(CP_TEST_BUILD)
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
+#include <thread>
 
 namespace cp {
 
@@ -65,6 +69,45 @@ static std::atomic<bool>& RacesSwitch() {
 
 bool Races() { return RacesSwitch().load(std::memory_order_relaxed); }
 void SetRaces(bool on) { RacesSwitch().store(on, std::memory_order_relaxed); }
+
+namespace {
+struct Disk {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool held = false;
+  uint32_t waiting = 0;
+};
+Disk& TheDisk() {
+  static Disk* disk = new Disk;  // a pool thread may be in there when the process ends
+  return *disk;
+}
+}  // namespace
+
+void AwaitDisk() {
+  static const long ms = [] {
+    const char* value = std::getenv("COMPLETION_PORT_TEST_SLOW_DISK");
+    return value == nullptr ? 0 : std::strtol(value, nullptr, 10);
+  }();
+  if (ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+  Disk& disk = TheDisk();
+  std::unique_lock lock(disk.mutex);
+  disk.waiting++;
+  disk.changed.wait(lock, [&] { return !disk.held; });
+  disk.waiting--;
+}
+
+void HoldDisk(bool on) {
+  Disk& disk = TheDisk();
+  std::lock_guard lock(disk.mutex);
+  disk.held = on;
+  disk.changed.notify_all();
+}
+
+uint32_t HeldByDisk() {
+  Disk& disk = TheDisk();
+  std::lock_guard lock(disk.mutex);
+  return disk.waiting;
+}
 
 }  // namespace cp
 #endif

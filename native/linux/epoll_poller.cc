@@ -10,6 +10,9 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <new>
+
+#include "posix/errors.h"
 
 namespace cp {
 
@@ -113,13 +116,8 @@ class EpollPoller final : public Poller {
 
 std::string Explain(int error, const char* call) {
   const std::string what = std::string(call) + " failed (" + strerror(error) + "): ";
+  if (const char* shortage = posix::ExplainShortage(error)) return what + shortage;
   switch (error) {
-    case EMFILE:
-      return what + "too many open files in this process: close some or raise its limit (ulimit -n)";
-    case ENFILE:
-      return what + "too many open files on this machine";
-    case ENOMEM:
-      return what + "not enough memory";
     case ENOSPC:
       return what + "too many watched descriptors: raise the sysctl fs.epoll.max_user_watches";
     case EPERM:
@@ -134,7 +132,11 @@ std::string Explain(int error, const char* call) {
 }  // namespace
 
 std::unique_ptr<posix::Poller> MakeEpollPoller(CreateError* error) {
-  auto poller = std::make_unique<EpollPoller>();
+  std::unique_ptr<EpollPoller> poller(new (std::nothrow) EpollPoller);
+  if (!poller) {
+    *error = {ENOMEM, posix::ExplainShortage(ENOMEM)};
+    return nullptr;
+  }
   const char* call = "";
   const int result = poller->Open(&call);
   if (result == 0) return poller;

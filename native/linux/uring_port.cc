@@ -516,6 +516,12 @@ bool UringPort::Settle() {
   return true;
 }
 
+// A job has a descriptor of its own and works in no memory of the operation's.
+bool UringPort::Abandon(Operation& op) {
+  Report(op, {0, CanceledCode()});
+  return true;
+}
+
 void UringPort::Finish() {
   while (in_kernel_ > 0) Wait(50);
 }

@@ -52,6 +52,7 @@ class UringPort final : public posix::PosixPort {
   void Kick() override;
   int BindHandle(Handle& handle) override;
   void ReleaseHandle(Handle& handle, bool busy, bool reset) override;
+  bool Abandon(Operation& op) override;
   void Finish() override;
   void BackendStats(Control& control) override;
 

@@ -7,6 +7,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <new>
+
+#include "posix/errors.h"
 
 namespace cp {
 
@@ -48,9 +51,8 @@ std::string ExplainUringError(int32_t native_code, const char* call) {
     case ENOMEM:
       return what + "not enough memory for the ring; before Linux 5.12 it counts as locked memory: raise ulimit -l";
     case EMFILE:
-      return what + "too many open files in this process: close some or raise its limit (ulimit -n)";
     case ENFILE:
-      return what + "too many open files on this machine";
+      return what + posix::ExplainShortage(native_code);
     default:
       return what + "io_uring can't be used";
   }
@@ -61,8 +63,9 @@ std::unique_ptr<UringPort> UringPort::Create(const PortOptions& options, CreateE
     *error = {EPERM, "io_uring is switched off by COMPLETION_PORT_DISABLE"};
     return nullptr;
   }
-  std::unique_ptr<UringPort> port(new UringPort(options));
-  if (!port->Start(error)) return nullptr;
+  std::unique_ptr<UringPort> port(new (std::nothrow) UringPort(options));
+  if (!port) *error = {ENOMEM, posix::ExplainShortage(ENOMEM)};
+  if (!port || !port->Start(error)) return nullptr;
   return port;
 }
 

@@ -21,7 +21,9 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <new>
 
+#include "posix/errors.h"
 #include "posix/sockets.h"
 
 namespace cp {
@@ -258,22 +260,18 @@ class KqueuePoller final : public Poller {
 
 std::string Explain(int error, const char* call) {
   const std::string what = std::string(call) + " failed (" + strerror(error) + "): ";
-  switch (error) {
-    case EMFILE:
-      return what + "too many open files in this process: close some or raise its limit (ulimit -n)";
-    case ENFILE:
-      return what + "too many open files on this machine";
-    case ENOMEM:
-      return what + "not enough memory";
-    default:
-      return what + "kqueue can't be used";
-  }
+  if (const char* shortage = posix::ExplainShortage(error)) return what + shortage;
+  return what + "kqueue can't be used";
 }
 
 }  // namespace
 
 std::unique_ptr<posix::Poller> MakeKqueuePoller(CreateError* error) {
-  auto poller = std::make_unique<KqueuePoller>();
+  std::unique_ptr<KqueuePoller> poller(new (std::nothrow) KqueuePoller);
+  if (!poller) {
+    *error = {ENOMEM, posix::ExplainShortage(ENOMEM)};
+    return nullptr;
+  }
   const char* call = "";
   const int result = poller->Open(&call);
   if (result == 0) return poller;

@@ -77,4 +77,19 @@ bool IsStreamFatal(int32_t number) {
          number == EHOSTUNREACH || number == ENETDOWN;
 }
 
+const char* ExplainShortage(int32_t number) {
+  switch (number) {
+    case EMFILE:
+      return "too many open files in this process: close some or raise its limit (ulimit -n)";
+    case ENFILE:
+      return "too many open files on this machine";
+    case ENOMEM:
+      return "not enough memory";
+    case EAGAIN:
+      return "too many threads: end some or raise the limit (ulimit -u, a container's limit of processes)";
+    default:
+      return nullptr;
+  }
+}
+
 }  // namespace cp::posix

@@ -9,5 +9,7 @@ namespace cp::posix {
 
 Status MapErrno(int32_t number);
 bool IsStreamFatal(int32_t number);
+// What is short where making something failed with this errno, and what to do about it; null for any other.
+const char* ExplainShortage(int32_t number);
 
 }  // namespace cp::posix

@@ -99,20 +99,14 @@ void Stall() {
 Outcome Perform(const FileRequest& request) {
   const int fd = request.fd;
   int64_t result = -1;
+  AwaitDisk();
   switch (request.kind) {
     case Opcode::kRead:
       result = pread(fd, request.data, request.length, request.position);
       break;
-    case Opcode::kReadv:
-      result = preadv(fd, request.vector, request.segments, request.position);
-      break;
     case Opcode::kWrite:
       // pwrite(2) of POSIX would write at the position in append mode, too; Linux's doesn't (its "BUGS").
       result = request.append ? write(fd, request.data, request.length) : pwrite(fd, request.data, request.length, request.position);
-      break;
-    case Opcode::kWritev:
-      result =
-          request.append ? writev(fd, request.vector, request.segments) : pwritev(fd, request.vector, request.segments, request.position);
       break;
     case Opcode::kSync:
       Stall();

@@ -43,7 +43,7 @@ struct FileRequest {
   uint32_t open_mode = 0;
 };
 
-// One call; it may block, and be short. Of an open the result is Open's.
+// One call; it may block, and be short. Of an open the result is Open's. Not of a vectored operation.
 Outcome Perform(const FileRequest& request);
 
 // A read that takes what is in memory and waits for nothing: bytes, or a negative errno: EAGAIN: it would have to wait, or this can't be told;

@@ -1,11 +1,16 @@
 // See loop_notifier.h.
 #include "posix/loop_notifier.h"
 
+#include <cerrno>
+#include <new>
+
 namespace cp::posix {
 
-std::shared_ptr<LoopNotifier> LoopNotifier::Create() {
-  std::shared_ptr<LoopNotifier> notifier(new LoopNotifier);
-  return notifier->signal_.Open() ? notifier : nullptr;
+std::shared_ptr<LoopNotifier> LoopNotifier::Create(int* error) {
+  std::unique_ptr<LoopNotifier> notifier(new (std::nothrow) LoopNotifier);
+  if (notifier && notifier->signal_.Open()) return notifier;
+  *error = notifier ? errno : ENOMEM;
+  return nullptr;
 }
 
 void LoopNotifier::Notify() {

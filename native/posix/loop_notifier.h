@@ -12,8 +12,8 @@ namespace cp::posix {
 
 class LoopNotifier final : public ThreadNotifier {
  public:
-  // Null: no descriptor left.
-  static std::shared_ptr<LoopNotifier> Create();
+  // Null: *error, an errno, says what is short.
+  static std::shared_ptr<LoopNotifier> Create(int* error);
 
   void Notify() override;
   int notification_fd() const override { return signal_.descriptor(); }

@@ -68,6 +68,11 @@ std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& op
 #if defined(CP_BACKEND_KQUEUE)
   if (backend == "kqueue") return posix::ReactorPort::Create(options, "kqueue", &MakeKqueuePoller, error);
 #endif
+  for (const Backend& each : Backends())
+    if (backend == each.name && each.foreign != nullptr) {
+      *error = {0, each.foreign};
+      return nullptr;
+    }
   *error = {0, "this version of completion-port has no backend '" + backend + "' for this system"};
   return nullptr;
 }
@@ -107,9 +112,12 @@ bool StartThread(const char* name, void (*run)()) {
 uint64_t CurrentThread() { return cp::CurrentThread(); }
 
 std::shared_ptr<ThreadNotifier> MakeNotifier(CreateError* error) {
-  std::shared_ptr<ThreadNotifier> notifier = posix::LoopNotifier::Create();
-  if (!notifier) *error = {EMFILE, "too many open files: close some or raise the limit (ulimit -n)"};
-  return notifier;
+  int number = 0;
+  std::shared_ptr<ThreadNotifier> notifier = posix::LoopNotifier::Create(&number);
+  if (notifier) return notifier;
+  const char* shortage = posix::ExplainShortage(number);
+  *error = {number, shortage != nullptr ? shortage : "nothing can be made to wake the thread by"};
+  return nullptr;
 }
 
 ProcessCounts CountProcess() { return {}; }  // see /proc/self and /dev/fd

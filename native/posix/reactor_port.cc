@@ -7,8 +7,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <condition_variable>
+#include <cstring>
+#include <new>
+#include <utility>
 
 #include "core/test_hooks.h"
+#include "posix/errors.h"
 #include "posix/sockets.h"
 
 namespace cp::posix {
@@ -22,6 +27,8 @@ constexpr uint64_t kTurnBytesMax = 4u << 20;     // moved in a turn: a copy of s
 constexpr uint64_t kSendBytesMax = 1u << 20;     // in one call, which a reader on another processor could keep going for long
 constexpr uint64_t kRecvBytesMax = 8u << 20;     // more than a socket holds, so that a recv isn't cut short by it
 constexpr uint64_t kReadNowBytesMax = 1u << 20;  // of a file, on the caller's own thread; the pool moves what is larger
+constexpr uint64_t kCopyBytesMax = 1u << 20;     // what a pool thread moves at once: a copy of so many takes some 0.1 ms
+constexpr std::align_val_t kCopyAlignment{4096};
 constexpr uint8_t kToldOnce = kEnded | kUrgent;  // with these a short call says nothing about the next
 
 uint64_t TokenOf(const Handle& handle) { return uint64_t{handle.last_generation} << 32 | handle.index; }
@@ -30,30 +37,145 @@ Readiness DirectionOf(const Operation& op) { return op.kind == Opcode::kRecv || 
 
 bool WouldBlock(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
+bool Reads(Opcode kind) { return kind == Opcode::kRead || kind == Opcode::kReadv; }
+bool Writes(Opcode kind) { return kind == Opcode::kWrite || kind == Opcode::kWritev; }
+
+uint64_t Length(const FileRequest& request) {
+  if (request.vector == nullptr) return request.length;
+  uint64_t sum = 0;
+  for (int i = 0; i < request.segments; i++) sum += request.vector[i].iov_len;
+  return sum;
+}
+
+// Between the request's memory, from its byte `at` on, and `own`: into it for a read, out of it for a write.
+void CopyBytes(const FileRequest& request, uint64_t at, std::byte* own, size_t bytes) {
+  const iovec one = {request.data, request.length};
+  const iovec* segment = request.vector != nullptr ? request.vector : &one;
+  while (bytes > 0) {
+    if (at >= segment->iov_len) {
+      at -= segment++->iov_len;
+      continue;
+    }
+    auto* const memory = static_cast<std::byte*>(segment->iov_base) + at;
+    const size_t count = std::min<size_t>(segment->iov_len - at, bytes);
+    Reads(request.kind) ? std::memcpy(memory, own, count) : std::memcpy(own, memory, count);
+    own += count;
+    bytes -= count;
+    at += count;
+  }
+}
+
+// The descriptor of a file whose port has ended before the last of the jobs that use it.
+struct Descriptor {
+  explicit Descriptor(int fd_) : fd(fd_) {}
+  ~Descriptor() { close(fd); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  const int fd;
+};
+
 }  // namespace
 
 struct ReactorPort::Channel {
   explicit Channel(Poller& poller_) : poller(poller_) {}
-  Poller& poller;  // used under the mutex, for a job that the port has not seen yet: the port is there
+  Poller& poller;  // used under the mutex, for a job that the port has not let go of: the port is there
   std::mutex mutex;
+  std::condition_variable copied;
   std::vector<FileJob*> done;
 };
 
 struct ReactorPort::FileJob final : pool::Job {
   uint32_t slot = 0;
   uint32_t generation = 0;
+  Handle* handle = nullptr;  // the port's business; null: an open
   FileRequest request;
-  Outcome outcome;
+  std::unique_ptr<char[]> path;  // what request.path points to
   std::shared_ptr<Channel> channel;
+  FileJob* previous_abandoned = nullptr;
+  FileJob* next_abandoned = nullptr;
+  Outcome outcome;
+  // Under the channel's mutex.
+  bool copying = false;    // the operation's memory is in use
+  bool abandoned = false;  // … and isn't the job's any more: the operation has ended
+  bool alone = false;      // the port has let go of it: it ends by itself
+  bool finished = false;   // in Channel::done
+  uint64_t moved = 0;      // bytes so far
+  std::shared_ptr<Descriptor> descriptor;
 
   void Run() override {
-    outcome = Perform(request);
     const std::shared_ptr<Channel> kept = channel;
-    std::lock_guard lock(kept->mutex);
-    const bool first = kept->done.empty();
-    kept->done.push_back(this);
-    if (first) kept->poller.Wake();
+    outcome = Work();
+    std::shared_ptr<Descriptor> last;  // closed without the mutex
+    {
+      std::lock_guard lock(kept->mutex);
+      if (!alone) {
+        finished = true;
+        const bool first = kept->done.empty();
+        kept->done.push_back(this);
+        if (first) kept->poller.Wake();
+        return;
+      }
+      last = std::move(descriptor);
+    }
+    CloseOpened();
+    delete this;
   }
+
+  // What an open has made that nobody wants.
+  void CloseOpened() const {
+    if (request.kind == Opcode::kOpen && outcome.native_code == 0 && outcome.result >= 0) close(static_cast<int>(outcome.result));
+  }
+
+ private:
+  Outcome Work() {
+    const bool reads = Reads(request.kind);
+    if (!reads && !Writes(request.kind)) return Copy(false, nullptr, 0) ? Perform(request) : Lost();
+    const uint64_t length = Length(request);
+    // An append is one write, or others' bytes could come in between.
+    const uint64_t room = request.append ? length : std::min(length, kCopyBytesMax);
+    // O_DIRECT wants aligned memory; what is given to the port is (open(2), NOTES).
+    const auto release = [](std::byte* memory) { ::operator delete(memory, kCopyAlignment); };
+    const std::unique_ptr<std::byte, decltype(release)> own(
+        static_cast<std::byte*>(::operator new(static_cast<size_t>(room), kCopyAlignment, std::nothrow)), release);
+    if (!own) return {0, ENOMEM};
+    FileRequest part = request;
+    part.kind = reads ? Opcode::kRead : Opcode::kWrite;
+    part.data = own.get();
+    for (uint64_t done = 0;;) {
+      part.length = static_cast<size_t>(std::min(room, length - done));
+      part.position = request.position + static_cast<int64_t>(done);
+      if (!Copy(!reads, part.data, part.length)) return Lost();
+      const Outcome one = Perform(part);
+      // What was moved before an error counts; the next try meets the error again.
+      if (one.native_code != 0) return done > 0 ? Outcome{static_cast<int64_t>(done), 0} : one;
+      const auto bytes = static_cast<size_t>(one.result);
+      if (reads && !Copy(true, part.data, bytes)) return Lost();
+      done += bytes;
+      {
+        std::lock_guard lock(channel->mutex);
+        moved = done;
+      }
+      if (bytes < part.length || done >= length) return {static_cast<int64_t>(done), 0};
+    }
+  }
+
+  // Copies between what the operation's memory holds from `moved` on and memory of the job's own, if `copies`. False: that memory isn't there
+  // any more.
+  bool Copy(bool copies, std::byte* own, size_t bytes) {
+    std::unique_lock lock(channel->mutex);
+    if (abandoned) return false;
+    if (!copies || bytes == 0) return true;
+    copying = true;
+    const uint64_t at = moved;
+    lock.unlock();
+    CopyBytes(request, at, own, bytes);
+    lock.lock();
+    copying = false;
+    if (abandoned) channel->copied.notify_all();
+    return true;
+  }
+
+  static Outcome Lost() { return {0, ECANCELED}; }
 };
 
 // ---- making and ending ----------------------------------------------------------------------------------------------------
@@ -63,15 +185,20 @@ std::unique_ptr<ReactorPort> ReactorPort::Create(const PortOptions& options, con
     *error = {EPERM, std::string(name) + " is switched off by COMPLETION_PORT_DISABLE"};
     return nullptr;
   }
-  std::unique_ptr<ReactorPort> port(new ReactorPort(options, name, make));
-  if (!port->Start(error)) return nullptr;
+  std::unique_ptr<ReactorPort> port(new (std::nothrow) ReactorPort(options, name, make));
+  if (!port) *error = {ENOMEM, ExplainShortage(ENOMEM)};
+  if (!port || !port->Start(error)) return nullptr;
   return port;
 }
 
 bool ReactorPort::Open(CreateError* error) {
   poller_ = make_(error);
   if (!poller_) return false;
-  channel_ = std::make_shared<Channel>(*poller_);
+  channel_.reset(new (std::nothrow) Channel(*poller_));
+  if (!channel_) {
+    *error = {ENOMEM, ExplainShortage(ENOMEM)};
+    return false;
+  }
   reads_now_ = HasReadNow() && !IsDisabled(options_.disable, "read_nowait");
   return true;
 }
@@ -327,7 +454,7 @@ void ReactorPort::Ended(Operation& op, const Outcome& outcome) {
 
 // What is in memory is read at once; all else is the pool's.
 void ReactorPort::TryFile(Operation& op) {
-  const bool reads = op.kind == Opcode::kRead || op.kind == Opcode::kReadv;
+  const bool reads = Reads(op.kind);
   FileRequest request;
   if (!Describe(op, &request)) {
     MarkInKernel(op, Route::kPool);
@@ -372,8 +499,16 @@ void ReactorPort::StartJob(Operation& op) {
   std::unique_ptr<FileJob> job(new (std::nothrow) FileJob);
   MarkInKernel(op, Route::kPool);
   if (!job || !Describe(op, &job->request)) return Report(op, {0, ENOMEM});
+  if (op.kind == Opcode::kOpen) {
+    const size_t bytes = op.extra->path.size();
+    job->path.reset(new (std::nothrow) char[bytes]);
+    if (!job->path) return Report(op, {0, ENOMEM});
+    std::memcpy(job->path.get(), op.extra->path.data(), bytes);
+    job->request.path = job->path.get();
+  }
   job->slot = SlotOf(op);
   job->generation = op.generation;
+  job->handle = op.handle;
   job->channel = channel_;
   if (!pool_.Submit(*job))
     return Report(op, {0, ENOMEM});  // what a thread lacks; not its EAGAIN, which would have Report begin it again, and again
@@ -382,15 +517,15 @@ void ReactorPort::StartJob(Operation& op) {
   if (op.handle != nullptr) op.handle->pool_jobs++;
 }
 
-// The pool has done with the operation's descriptor.
-void ReactorPort::LetGo(Operation& op, const FileJob& job) {
-  op.job = nullptr;
+// The pool has done with it, and with its descriptor.
+void ReactorPort::LetGo(FileJob& job) {
   jobs_--;
-  Handle* handle = op.handle;
+  Handle* handle = job.handle;
   if (handle == nullptr) return;
   CP_ASSERT(handle->pool_jobs > 0);
+  if (--handle->pool_jobs > 0) return;
   // Where the handle was closed meanwhile, and its descriptor left to the last of its jobs.
-  if (--handle->pool_jobs == 0 && handle->os == kOsHandleNone) close(job.request.fd);
+  if (handle->os == kOsHandleNone && !job.descriptor) close(job.request.fd);
 }
 
 void ReactorPort::DrainJobs() {
@@ -401,14 +536,80 @@ void ReactorPort::DrainJobs() {
   }
   for (FileJob* each : done) {
     const std::unique_ptr<FileJob> job(each);
+    LetGo(*job);
+    if (job->abandoned) {
+      Unlist(*job);
+      job->CloseOpened();
+      if (job->handle != nullptr) FreeIfIdle(*job->handle);
+      continue;
+    }
     Operation* op = FindOperation(job->slot, job->generation);
     CP_ASSERT(op != nullptr && op->state == OperationState::kKernel && op->job == each);
-    LetGo(*op, *job);
+    op->job = nullptr;
     if (op->kind == Opcode::kOpen)
       EndedOpen(*op, static_cast<int>(job->outcome.result), true);
     else
       Report(*op, job->outcome);
   }
+}
+
+// ---- jobs that outlive their operations -----------------------------------------------------------------------------------
+
+bool ReactorPort::Abandon(Operation& op) {
+  auto& job = *static_cast<FileJob*>(op.job);
+  uint64_t moved = 0;
+  {
+    std::unique_lock lock(channel_->mutex);
+    if (job.finished) {
+      lock.unlock();
+      DrainJobs();
+      return true;
+    }
+    job.abandoned = true;
+    channel_->copied.wait(lock, [&] { return !job.copying; });
+    moved = job.moved;
+  }
+  job.next_abandoned = abandoned_;
+  if (abandoned_ != nullptr) abandoned_->previous_abandoned = &job;
+  abandoned_ = &job;
+  op.job = nullptr;
+  Report(op, moved > 0 ? Outcome{static_cast<int64_t>(moved), 0} : Outcome{0, CanceledCode()});
+  return true;
+}
+
+void ReactorPort::Unlist(FileJob& job) {
+  (job.previous_abandoned != nullptr ? job.previous_abandoned->next_abandoned : abandoned_) = job.next_abandoned;
+  if (job.next_abandoned != nullptr) job.next_abandoned->previous_abandoned = job.previous_abandoned;
+}
+
+void ReactorPort::LetGoOfJobs() {
+  if (jobs_ > 0) DrainJobs();
+  std::vector<Handle*> left;
+  {
+    std::lock_guard lock(channel_->mutex);
+    // The last job that uses a descriptor closes it, whether the port still sees its end or not.
+    for (FileJob* job = abandoned_; job != nullptr; job = job->next_abandoned) {
+      if (job->finished || job->handle == nullptr || job->descriptor) continue;
+      const auto descriptor = std::make_shared<Descriptor>(job->request.fd);
+      for (FileJob* other = abandoned_; other != nullptr; other = other->next_abandoned)
+        if (other->handle == job->handle) other->descriptor = descriptor;
+      left.push_back(job->handle);
+    }
+    for (FileJob* job = abandoned_; job != nullptr;) {
+      FileJob& each = *job;
+      job = job->next_abandoned;
+      if (each.finished) continue;
+      each.alone = true;
+      jobs_--;
+      if (each.handle != nullptr) each.handle->pool_jobs--;
+      Unlist(each);
+    }
+  }
+  for (Handle* handle : left) {
+    handle->os = kOsHandleNone;
+    FreeIfIdle(*handle);  // where it was closed before
+  }
+  if (jobs_ > 0) DrainJobs();
 }
 
 // ---- cancels --------------------------------------------------------------------------------------------------------------
@@ -419,7 +620,8 @@ void ReactorPort::RequestCancel(Operation& op) {
     if (StallMs() > 0 && op.kind == Opcode::kSync) return;  // the test's operation that can't be cancelled
     if (!pool::Withdraw(*job)) return;                      // it runs, and can't be stopped; its own result comes
     const std::unique_ptr<FileJob> taken(job);
-    LetGo(op, *job);
+    op.job = nullptr;
+    LetGo(*job);
     return Report(op, {0, CanceledCode()});
   }
   // Time may have run out, or the cancel come, while nobody looked: what was there by then counts, as where a kernel completes operations by

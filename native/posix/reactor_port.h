@@ -17,6 +17,8 @@
 // - A turn that has ended operations already may leave the poller alone, once in a row: what is there fills the next turn, instead of being
 //   taken in small pieces, a call each. Whoever sleeps has looked.
 // - A descriptor that a pool thread uses is closed behind the thread's call, never under it.
+// - A pool thread makes its call in memory of its own and copies from or to the operation's before or behind it, as long as the operation hasn't
+//   been taken from it (Abandon). So an environment that ends waits for a copy of kCopyBytesMax at most, and for no disk.
 #pragma once
 
 #include <memory>
@@ -66,6 +68,8 @@ class ReactorPort final : public PosixPort {
   void Kick() override { poller_->Wake(); }
   int BindHandle(Handle& handle) override;
   void ReleaseHandle(Handle& handle, bool busy, bool reset) override;
+  bool Abandon(Operation& op) override;
+  void LetGoOfJobs() override;
   void Finish() override;
   void BackendStats(Control& control) override;
 
@@ -93,7 +97,8 @@ class ReactorPort final : public PosixPort {
   void StartJob(Operation& op);
   bool Describe(Operation& op, FileRequest* request);
   void DrainJobs();
-  void LetGo(Operation& op, const FileJob& job);
+  void LetGo(FileJob& job);
+  void Unlist(FileJob& job);
 
   const char* const name_;
   const MakePoller make_;
@@ -101,9 +106,10 @@ class ReactorPort final : public PosixPort {
   std::shared_ptr<Channel> channel_;
   pool::Share pool_{options_.pool_threads};
   Backlog backlog_;
-  uint64_t turn_bytes_ = 0;  // moved in this turn
-  uint32_t armed_ = 0;       // operations that wait for the poller
-  uint32_t jobs_ = 0;        // operations on the pool
+  uint64_t turn_bytes_ = 0;       // moved in this turn
+  uint32_t armed_ = 0;            // operations that wait for the poller
+  uint32_t jobs_ = 0;             // on the pool, whether their operations wait for them or not
+  FileJob* abandoned_ = nullptr;  // those whose operations have ended
   bool reads_now_ = false;
   bool notifying_ = false;
   bool raised_ = false;   // RaiseNotification was called, and the event loop hasn't come

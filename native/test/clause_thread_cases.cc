@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <memory>
 #include <set>
 #include <thread>
 
@@ -276,21 +277,37 @@ CASE(Conc04, "CONC-04", "a thread that calls get while packets wait takes one, a
   CHECK_EQ(got, 99.0);
 }
 
+namespace {
+
+// The one place of a port is `runner`'s, who has taken a packet: another waits for the next one, and is kept out.
+struct KeptOut {
+  KeptOut(SharedPort& shared, Member& runner) {
+    CHECK(shared.first().Post(1));
+    One(runner);
+    waiter = std::make_unique<Thread>(shared, kOwner + 2, [this](Member& member) {
+      One(member);
+      got = true;
+    });
+    AwaitWaiting(shared, 1);
+    CHECK(shared.first().Post(2));
+  }
+  // Computing, not sleeping: a thread that sleeps is noticed on Linux (CONC-06).
+  void Compute() const {
+    for (const double until = MonotonicMs() + kQuietMs; MonotonicMs() < until;) CHECK(!got.load());
+  }
+
+  std::atomic<bool> got{false};
+  std::unique_ptr<Thread> waiter;
+};
+
+}  // namespace
+
 CASE(Conc05, "CONC-05", "a thread that says that it blocks frees its place until it says that it goes on") {
   SharedPort shared(1);
-  std::atomic<bool> got{false};
-  CHECK(shared.first().Post(1));
-  One(shared.first());
-  Thread waiter(shared, kOwner + 1, [&](Member& member) {
-    One(member);
-    got = true;
-  });
-  AwaitWaiting(shared, 1);
-  CHECK(shared.first().Post(2));
-  // Computing, not sleeping: a thread that sleeps is noticed on Linux (CONC-06).
-  for (const double until = MonotonicMs() + kQuietMs; MonotonicMs() < until;) CHECK(!got.load());
+  KeptOut kept(shared, shared.first());
+  kept.Compute();
   shared.port().BeginBlocking(shared.first().attachment());
-  CHECK(Eventually([&] { return got.load(); }));
+  CHECK(Eventually([&] { return kept.got.load(); }));
   shared.port().EndBlocking(shared.first().attachment());
 }
 
@@ -298,36 +315,20 @@ CASE(Conc05, "CONC-05", "a thread that says that it blocks frees its place until
 // What a thread of this process does isn't known on macOS and FreeBSD yet (native/mac/thread_sample.cc).
 CASE(Conc06, "CONC-06", "a thread that sleeps in the kernel without saying so is noticed while packets wait") {
   SharedPort shared(1);
-  std::atomic<bool> got{false};
-  CHECK(shared.first().Post(1));
-  One(shared.first());
-  Thread waiter(shared, kOwner + 1, [&](Member& member) {
-    One(member);
-    got = true;
-  });
-  AwaitWaiting(shared, 1);
-  CHECK(shared.first().Post(2));
+  KeptOut kept(shared, shared.first());
   const double started = MonotonicMs();
-  while (!got.load() && MonotonicMs() - started < kPatienceMs) SleepMs(60);
-  CHECK(got.load());
+  while (!kept.got.load() && MonotonicMs() - started < kPatienceMs) SleepMs(60);
+  CHECK(kept.got.load());
 }
 #endif
 
 CASE(Conc07, "CONC-07", "a thread that leaves frees its place at once") {
   SharedPort shared(1);
-  std::atomic<bool> got{false};
   Member leaving(shared.port(), kOwner + 1);
-  CHECK(shared.first().Post(1));
-  One(leaving);
-  Thread waiter(shared, kOwner + 2, [&](Member& member) {
-    One(member);
-    got = true;
-  });
-  AwaitWaiting(shared, 1);
-  CHECK(shared.first().Post(2));
-  for (const double until = MonotonicMs() + kQuietMs; MonotonicMs() < until;) CHECK(!got.load());
+  KeptOut kept(shared, leaving);
+  kept.Compute();
   CHECK(!leaving.Leave());
-  CHECK(Eventually([&] { return got.load(); }));
+  CHECK(Eventually([&] { return kept.got.load(); }));
 }
 
 CASE(Conc08, "CONC-08", "a get that returned nothing counts its thread") {

@@ -1,6 +1,9 @@
 // See harness.h: what is the same on every system.
 #include "test/harness.h"
 
+#include <atomic>
+#include <new>
+
 #include "core/os.h"
 
 namespace cp::test {
@@ -36,7 +39,7 @@ TestPort::~TestPort() {
   port_->CloseAndWait();
   port_.reset();
   HandleTable::Process().ForEachOwned(owner_, [](Handle& handle) {
-    os::Close(handle.kind, handle.os, false);
+    if (handle.os != kOsHandleNone) os::Close(handle.kind, handle.os, false);  // else its port has left it to a job
     handle.os = kOsHandleNone;
     HandleTable::Process().Retire(handle);
     HandleTable::Process().Free(handle);
@@ -182,4 +185,13 @@ std::pair<Handle*, int> TestPort::Pair(double key) {
   return {&Adopt(HandleKind::kSocket, fds[0], key), fds[1]};
 }
 
+static std::atomic<int32_t> failing{-1};
+
+void FailAllocation(int32_t nth) { failing.store(nth); }
+
+static bool HasMemory() { return failing.load() < 0 || failing.fetch_sub(1) != 0; }
+
 }  // namespace cp::test
+
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return cp::test::HasMemory() ? ::operator new(bytes) : nullptr; }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return cp::test::HasMemory() ? ::operator new[](bytes) : nullptr; }

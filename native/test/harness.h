@@ -231,5 +231,7 @@ void ReadAll(int fd, void* data, size_t bytes);
 // An open file without a name.
 int TempFile();
 void SleepMs(double ms);
+// Of the allocations that ask whether there is memory (std::nothrow) the `nth` from here on, on any thread, finds none; 0 is the next, -1: all do.
+void FailAllocation(int32_t nth);
 
 }  // namespace cp::test

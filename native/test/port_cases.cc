@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -383,6 +384,42 @@ static Register pool("pool/fallbacks", "truncate and size without their opcodes,
     test.Close(file, false);
   }
 });
+
+static Register no_memory("port/no-memory",
+                          "without memory for it no port is made, on whichever thread that shows: ENOMEM, and nothing is left behind",
+                          [](const Context&) {
+                            const int before = OpenDescriptors();
+                            for (const bool shared : {false, true}) {
+                              int32_t refused = 0;
+                              for (;; refused++) {
+                                Fenced block(kBlockBytes), arena(1 << 16);
+                                PortOptions options;
+                                options.max_operations = 16;
+                                options.owner = 1;
+                                options.shared = shared;
+                                options.block = block.span();
+                                options.arena = arena.span();
+                                CreateError error;
+                                FailAllocation(refused);
+                                const std::unique_ptr<Port> port = MakePort(options, &error);
+                                FailAllocation(-1);
+                                if (!port) {
+                                  CHECK_EQ(error.native_code, ENOMEM);
+                                  CHECK(!error.reason.empty());
+                                  CHECK_EQ(OpenDescriptors(), before);
+                                  CHECK(refused < 100);
+                                  continue;
+                                }
+                                if (shared)
+                                  port->Stop();
+                                else
+                                  port->CloseAndWait();
+                                break;
+                              }
+                              CHECK(refused > 0);
+                            }
+                            CHECK_EQ(OpenDescriptors(), before);
+                          });
 
 static Register pool_descriptors(
     "pool/descriptors", "without a descriptor a job fails and says why, and the next one is done",

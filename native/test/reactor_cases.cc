@@ -425,6 +425,41 @@ static Register hanging(
     },
     On::kReactor);
 
+static Register standstill(
+    "reactor/standstill", "where every call hangs that may run at once, each other port's jobs run all the same, one at a time, each once",
+    [](const Context& context) {
+      HeldPool held;  // the largest share
+      for (uint32_t round = 0; round < context.Count(3); round++) {
+        struct Sharer {
+          pool::Share share{kPoolThreadsDefault};
+          std::atomic<unsigned> running{0}, ended{0};
+          std::vector<CountedJob> jobs{20};
+        };
+        std::vector<std::unique_ptr<Sharer>> sharers;
+        for (unsigned i = 0; i < 8; i++) sharers.push_back(std::make_unique<Sharer>());
+        unsigned taken_back = 0;
+        for (const auto& each : sharers)
+          for (CountedJob& job : each->jobs) {
+            job.running = &each->running;
+            job.ended = &each->ended;
+            job.most = 1;
+            CHECK(each->share.Submit(job));
+          }
+        for (const auto& each : sharers) taken_back += pool::Withdraw(each->jobs.back()) ? 1 : 0;
+        const double deadline = MonotonicMs() + 10'000;
+        const auto ended = [&] {
+          unsigned sum = taken_back;
+          for (const auto& each : sharers) sum += each->ended.load();
+          return sum;
+        };
+        while (ended() < 8 * 20 && MonotonicMs() < deadline) usleep(500);
+        CHECK_EQ(ended(), 8u * 20u);
+        for (const auto& each : sharers)
+          for (const CountedJob& job : each->jobs) CHECK(job.runs <= 1 && job.list == nullptr);
+      }
+    },
+    On::kReactor);
+
 static Register fair(
     "reactor/fair", "a handle that is always ready, with hundreds of operations in line, doesn't keep others waiting for its end",
     [](const Context&) {

@@ -298,10 +298,85 @@ static Register ends("shared/close", "a close ends every wait, in every thread, 
   }
 });
 
+// The driver dozes while packets wait and operations begin: starts of a thread with more packets before it are left to the end of the doze, or to
+// its next call (Port::Postpone). At a random moment of that the thread leaves, the handle or the port is closed.
+static Register dozing(
+    "shared/dozing", "a thread leaves, a handle or the port is closed, while starts are postponed: each has its packet, no byte comes late",
+    [](const Context& context) {
+      Random random(context.seed);
+      const int before = OpenDescriptors();
+      for (uint32_t round = 0; round < context.Count(200); round++) {
+        enum What { kLeaves, kStops, kClosesHandle, kClosesPort };
+        const auto what = static_cast<What>(round % 4);
+        SharedPort shared(4);
+        int pair[2];
+        TcpPair(pair);
+        Handle& socket = shared.Adopt(HandleKind::kSocket, pair[0], 1);
+        const uint32_t index = socket.index, generation = socket.last_generation;
+        const uint32_t posts = 40;
+        for (uint32_t i = 0; i < posts; i++) CHECK(shared.first().Post(i, 99));
+        Wrong wrong;
+        std::atomic<uint32_t> taken{0};
+        uint32_t own_starts = 0, arena_starts = 0;
+        const uint32_t pause_us = random.Below(1500), starts = 2 + random.Below(18);
+        std::thread thread([&] {
+          Fenced own(4096);
+          Member member(shared.port(), kOwner + 1);
+          const uint32_t memory = shared.port().RegisterMemory(member.attachment(), own.span());
+          taken += static_cast<uint32_t>(member.Get(1, 1'000).size());
+          EXPECT(wrong, taken.load() == 1);
+          for (uint32_t i = 0; i < starts; i++) {
+            const bool in_own = i % 2 == 0;
+            EXPECT(wrong, member.Start(Opcode::kRecv, index, generation, in_own ? memory : kMemoryArena, 64 * i, 64, in_own ? 1 : 2));
+            (in_own ? own_starts : arena_starts)++;
+            if (i == 0) SleepMs(0.05);  // the driver has its turn, and dozes
+          }
+          SleepMs(pause_us / 1e3);
+          if (what == kClosesPort) shared.port().Close();
+          if (what == kClosesHandle) EXPECT(wrong, shared.port().CloseHandle(member.attachment(), index, generation, false));
+          member.Leave();
+          // `own` is unmapped
+        });
+        thread.join();
+        CHECK_NONE(wrong);
+        if (what == kLeaves || what == kClosesHandle) {
+          if (what == kLeaves) {
+            // What works in the arena goes on.
+            const std::string bytes(64 * arena_starts, 'x');
+            WriteAll(pair[1], bytes.data(), bytes.size());
+          }
+          uint32_t posted = 0, own_ended = 0, arena_ended = 0;
+          const double deadline = MonotonicMs() + 5'000;
+          const auto over = [&] { return posted == posts - 1 && own_ended == own_starts && arena_ended == arena_starts; };
+          while (!over() && MonotonicMs() < deadline)
+            for (const CompletionEntry& packet : shared.first().Get(8, 10)) {
+              if (packet.kind == static_cast<uint8_t>(Opcode::kPost)) {
+                posted++;
+                continue;
+              }
+              CHECK(packet.key == 1);
+              if (packet.operation_id == 1) {
+                own_ended++;
+                CHECK(packet.status == kCanceled && packet.bytes == 0);
+              } else {
+                arena_ended++;
+                if (what == kLeaves) CHECK_EQ(packet.status, kOk);
+                if (what == kClosesHandle) CHECK_EQ(packet.status, kCanceled);
+              }
+            }
+          CHECK(over());
+        }
+        close(pair[1]);
+        // And the port stops, within a moment, in each of these states.
+      }
+      CHECK_EQ(OpenDescriptors(), before);
+    });
+
 // Two that notify, so that the second's call falls between the two halves of the clearing that the first one's brought about.
 static Register notified("shared/notified", "an event loop hears of everything that is published before a Notify",
                          [](const Context& context) {
-                           const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create();
+                           int error = 0;
+                           const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
                            CHECK(notifier != nullptr);
                            const uint32_t rounds = context.Count(200'000);
                            std::atomic<uint32_t> published{0}, seen{0};

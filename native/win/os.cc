@@ -51,6 +51,11 @@ std::span<const Backend> Backends() {
 
 std::unique_ptr<Port> MakePort(const std::string& backend, const PortOptions& options, CreateError* error) {
   if (backend == "iocp") return win::IocpPort::Create(options, error);
+  for (const Backend& each : Backends())
+    if (backend == each.name && each.foreign != nullptr) {
+      *error = {0, each.foreign};
+      return nullptr;
+    }
   *error = {0, "this version of completion-port has no backend '" + backend + "' for this system"};
   return nullptr;
 }

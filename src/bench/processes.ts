@@ -2,7 +2,7 @@
 // from outside. A figure is CPU time of the subject's process, all its threads, and never wall-clock time: the machine has other
 // guests, and a server that sleeps half the time is not twice as slow.
 
-import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcessByStdio, execFileSync, spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -70,6 +70,20 @@ export function cpuNs(pid: number): number {
   return sum;
 }
 
+let guard: readonly string[] | undefined;
+
+/**
+ * What ends a child with this process, however that ends (SIGKILL runs nothing here): setpriv(1) of util-linux, which sets prctl(2)'s
+ * PR_SET_PDEATHSIG and replaces itself by the command. Empty where there is none, or one that can't (BusyBox's).
+ */
+function withParent(): readonly string[] {
+  if (guard !== undefined) return guard;
+  guard = ['setpriv', '--pdeathsig', 'KILL'];
+  if (process.platform !== 'linux' || spawnSync('setpriv', ['--pdeathsig', 'KILL', 'true'], { stdio: 'ignore' }).status !== 0)
+    guard = [];
+  return guard;
+}
+
 type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
 const running = new Set<Child>();
@@ -101,7 +115,8 @@ export class LineProcess {
     this.name = [command, ...args].join(' ');
     // taskset replaces itself by the command, so the process id is the command's own. A group of its own: Ctrl-C on the terminal
     // is for the benchmark, which then ends it.
-    const line = cpu === null || !canPin() ? [command, ...args] : ['taskset', '-c', String(cpu), command, ...args];
+    const pinned = cpu === null || !canPin() ? [] : ['taskset', '-c', String(cpu)];
+    const line = [...withParent(), ...pinned, command, ...args];
     this.#child = spawn(line[0] as string, line.slice(1), { stdio: ['pipe', 'pipe', 'pipe'], env, detached: true });
     running.add(this.#child);
     this.#child.stdin.on('error', () => {}); // an ended child is reported by `close` below

@@ -42,6 +42,8 @@ export interface Progress {
 export interface BenchView {
   begin(report: BenchReport): void;
   building(): void;
+  /** The options leave no subject: nothing else comes. */
+  nothing(): void;
   progress(progress: Progress): void;
   /** A workload is done. */
   results(workload: Workload, results: readonly BenchResult[], ratios: readonly BenchRatio[]): void;
@@ -78,6 +80,9 @@ export function select(all: readonly Workload[], options: BenchOptions): Workloa
     .filter(({ subjects }) => subjects.length > 0);
 }
 
+/** The options leave no subject. */
+export class NothingToMeasure extends Error {}
+
 export class Bench {
   #interrupted = false;
   readonly #options: BenchOptions;
@@ -110,6 +115,10 @@ export class Bench {
     const { scope, rounds, against } = this.#options;
     const quick = scope === 'quick';
     const workloads = select(workloadsFor(machine, scope), this.#options).filter((workload) => hasRoomFor(workload, machine));
+    if (workloads.length === 0) {
+      this.#view.nothing();
+      throw new NothingToMeasure();
+    }
     const report: Omit<BenchReport, 'interrupted'> & { interrupted: boolean } = {
       version: packageVersion(),
       started: new Date().toISOString(),

@@ -163,7 +163,7 @@ function refuse(error: unknown): number {
 async function measure(options: BenchOptions, files: Files): Promise<number> {
   let stopped: NodeJS.Signals | null = null;
   try {
-    const { Bench } = await import('../bench/runner.js');
+    const { Bench, NothingToMeasure } = await import('../bench/runner.js');
     const { killAll } = await import('../bench/processes.js');
     const view = process.stdout.isTTY === true ? await terminalView() : await lineView();
     const bench = new Bench(options, view);
@@ -175,11 +175,11 @@ async function measure(options: BenchOptions, files: Files): Promise<number> {
         bench.interrupt();
       });
     }
-    const { report, failures } = await bench.run();
-    await write(files, report);
-    if (report.results.length === 0 && failures === 0 && stopped === null) {
+    const { report, failures } = await bench.run().catch((error: unknown) => {
+      if (!(error instanceof NothingToMeasure)) throw error;
       throw new UsageError(`${name}: the options leave nothing to measure; see --list`);
-    }
+    });
+    await write(files, report);
     return stopped === null ? Number(failures > 0) : (exitCodes[stopped] ?? 1);
   } catch (error) {
     if (error instanceof UsageError) throw error;
@@ -226,6 +226,7 @@ async function lineView(): Promise<BenchView> {
   const out = (text: string): void => void process.stdout.write(text === '' ? '' : `${text}\n`);
   return {
     building() {},
+    nothing() {},
     begin: (report) => out(headline(report)),
     progress() {},
     results: (workload, results, ratios) => out(`\n${workloadText(workload, results, ratios, paint)}`),
@@ -245,6 +246,7 @@ async function terminalView(): Promise<BenchView> {
     };
   return {
     building: () => void out.write('looking at this machine, compiling the C programs'),
+    nothing: clear,
     begin: cleared(lines.begin),
     progress({ done, total, text, msLeft }: Progress) {
       const width = 24;

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "core/assert.h"
+#include "posix/errors.h"
 #include "posix/signal_descriptor.h"
 #include "posix/thread_name.h"
 
@@ -133,6 +134,13 @@ class UvHandles {
   bool closing_ = false;
 };
 
+// False, for the caller to return. `number`: an errno; what Node-API refuses without one is for want of memory.
+bool Lacks(CreateError* error, int number = ENOMEM) {
+  const char* shortage = posix::ExplainShortage(number);
+  *error = {number, shortage != nullptr ? shortage : "the runtime's event loop refuses it"};
+  return false;
+}
+
 class PlainLoop final : public EventLoop {
  public:
   ~PlainLoop() override {
@@ -140,23 +148,24 @@ class PlainLoop final : public EventLoop {
     handles_->owner = nullptr;
     handles_->Close();
   }
-  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
+  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data, CreateError* error) {
     void* loop = UvLoop(env);
-    if (loop == nullptr) return false;
+    if (loop == nullptr) return Lacks(error);
     source_ = &source;
     wake_ = wake;
     data_ = data;
     handles_ = UvHandles::Make(env);
-    if (handles_ == nullptr) return false;
+    if (handles_ == nullptr) return Lacks(error);
     handles_->owner = this;
     poll_ = handles_->Allocate(kUvPoll);
-    if (TheUv().poll_init(loop, poll_, source.notification_fd()) != 0) {
+    if (const int result = TheUv().poll_init(loop, poll_, source.notification_fd()); result != 0) {
       std::free(poll_);
-      return false;
+      return Lacks(error, -result);  // libuv's numbers are negative errnos here
     }
     handles_->Keep(poll_);
     TheUv().unref(poll_);
-    return TheUv().poll_start(poll_, kUvReadable, &PlainLoop::OnPoll) == 0;
+    const int result = TheUv().poll_start(poll_, kUvReadable, &PlainLoop::OnPoll);
+    return result == 0 || Lacks(error, -result);
   }
   void Ref() override { TheUv().ref(poll_); }
   void Unref() override { TheUv().unref(poll_); }
@@ -187,14 +196,14 @@ class InvertedLoop final : public EventLoop {
     handles_->owner = nullptr;
     handles_->Close();
   }
-  bool Open(napi_env env, LoopSource&, Port* driven, void (*wake)(void*), void* data) {
+  bool Open(napi_env env, LoopSource&, Port* driven, void (*wake)(void*), void* data, CreateError* error) {
     loop_ = UvLoop(env);
-    if (loop_ == nullptr || driven == nullptr) return false;
+    if (loop_ == nullptr || driven == nullptr) return Lacks(error);
     port_ = driven;
     wake_ = wake;
     data_ = data;
     handles_ = UvHandles::Make(env);
-    if (handles_ == nullptr) return false;
+    if (handles_ == nullptr) return Lacks(error);
     handles_->owner = this;
     prepare_ = handles_->Allocate(kUvPrepare);
     idle_ = handles_->Allocate(kUvIdle);
@@ -255,19 +264,19 @@ class ThreadLoop final : public EventLoop {
       napi_release_threadsafe_function(function_, napi_tsfn_abort);
     }
   }
-  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data) {
+  bool Open(napi_env env, LoopSource& source, Port*, void (*wake)(void*), void* data, CreateError* error) {
     source_ = &source;
     wake_ = wake;
     data_ = data;
-    if (!control_.Open()) return false;
+    if (!control_.Open()) return Lacks(error, errno);
     napi_value name;
-    if (napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
+    if (napi_create_string_utf8(env, "completion-port", NAPI_AUTO_LENGTH, &name) != napi_ok) return Lacks(error);
     shared_ = new Shared{this};
     if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, shared_, &ThreadLoop::OnFinalize, shared_, &ThreadLoop::OnCall,
                                         &function_) != napi_ok) {
       delete shared_;
       function_ = nullptr;
-      return false;
+      return Lacks(error);
     }
     env_ = env;
     napi_unref_threadsafe_function(env, function_);
@@ -275,9 +284,10 @@ class ThreadLoop final : public EventLoop {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    started_ = pthread_create(&thread_, nullptr, &ThreadLoop::RunThread, this) == 0;
+    const int result = pthread_create(&thread_, nullptr, &ThreadLoop::RunThread, this);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return started_;
+    started_ = result == 0;
+    return started_ || Lacks(error, result);
   }
   void Ref() override { napi_ref_threadsafe_function(env_, function_); }
   void Unref() override { napi_unref_threadsafe_function(env_, function_); }
@@ -335,9 +345,9 @@ class ThreadLoop final : public EventLoop {
 };
 
 template <typename Loop>
-std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, void (*wake)(void*), void* data) {
+std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, void (*wake)(void*), void* data, CreateError* error) {
   auto loop = std::make_unique<Loop>();
-  if (!loop->Open(env, source, driven, wake, data)) return nullptr;
+  if (!loop->Open(env, source, driven, wake, data, error)) return nullptr;
   return loop;
 }
 
@@ -346,14 +356,15 @@ std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, 
 bool EventLoop::HasUv(napi_env env) { return UvLoop(env) != nullptr; }
 bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
 
-std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data) {
+std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data,
+                                            CreateError* error) {
   switch (mode) {
     case Mode::kPlain:
-      return Open<PlainLoop>(env, source, driven, wake, data);
+      return Open<PlainLoop>(env, source, driven, wake, data, error);
     case Mode::kInverted:
-      return Open<InvertedLoop>(env, source, driven, wake, data);
+      return Open<InvertedLoop>(env, source, driven, wake, data, error);
     case Mode::kThread:
-      return Open<ThreadLoop>(env, source, driven, wake, data);
+      return Open<ThreadLoop>(env, source, driven, wake, data, error);
   }
   return nullptr;
 }

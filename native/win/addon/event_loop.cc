@@ -195,12 +195,14 @@ class CallLoop final : public EventLoop {
 bool EventLoop::HasUv(napi_env) { return false; }
 bool EventLoop::CanInvert(napi_env) { return false; }
 
-std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port*, Mode, void (*wake)(void*), void* data) {
+std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port*, Mode, void (*wake)(void*), void* data,
+                                            CreateError* error) {
   auto async = std::make_unique<AsyncLoop>();
   if (async->Open(env, source, wake, data)) return async;
   auto loop = std::make_unique<CallLoop>();
-  if (!loop->Open(env, source, wake, data)) return nullptr;
-  return loop;
+  if (loop->Open(env, source, wake, data)) return loop;
+  *error = {ERROR_NOT_ENOUGH_MEMORY, "not enough memory"};
+  return nullptr;
 }
 
 }  // namespace cp::addon

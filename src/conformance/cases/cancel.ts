@@ -4,7 +4,7 @@
 import type { ConformanceCase, Context, Handle, Operation, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
 import { endOf, flights, mainFlights, noMore, settled } from './flight.js';
-import { accepted, connect } from './tcp-common.js';
+import { accepted, apart, connect } from './tcp-common.js';
 import { testBuild } from './test-build.js';
 
 const cancelled = 'CancelIoEx: the operation’s packet says ERROR_OPERATION_ABORTED (995), and there is one';
@@ -309,6 +309,41 @@ export const cases: readonly ConformanceCase[] = [
       t.failed(packet, { code: 'ECANCELED', by: 'cancel' }, 'the packet');
       noMore(t, port, 'after it');
       flight.after(packet);
+    },
+  ),
+
+  ...variants(
+    {
+      clause: 'CANCEL-05',
+      title:
+        'a thread that blocks behind its cancel doesn’t hold it up, on whichever port it blocks: what arrives then stays in the socket',
+      reference: 'CancelIoEx has asked for the end of the request when it returns',
+    },
+    { 'then blocks': false, 'then blocks elsewhere': true } as const,
+    (t, elsewhere) => {
+      const port = t.createPort();
+      const { socket, far, peer } = apart(t, port, elsewhere ? t.createPort() : port);
+      for (let round = 0; round < 20; round++) {
+        const recv = socket.recv(t.room(8));
+        t.nothing(port, 2);
+        t.equal(recv.cancel(), true, 'cancel()');
+        const send = peer.send(new Uint8Array([round]));
+        // The wait ends with the send, if it isn't the cancelled recv that ends it.
+        const packets = [t.some(far.getSync(2000), 'the packet of the send')];
+        packets.push(...t.takeSync(port, 1));
+        const ended = t.some(
+          packets.find((packet) => packet.operation === recv),
+          'the packet of the recv',
+        );
+        t.failed(ended, { code: 'ECANCELED', by: 'cancel' }, 'a recv whose cancel came before the byte was sent');
+        t.ok(
+          packets.some((packet) => packet.operation === send),
+          'the packet of the send is there',
+        );
+        socket.recv(t.room(8));
+        t.equal(t.takeOneSync(port).bytesTransferred, 1, 'bytes of the next recv, which finds what came behind the cancel');
+      }
+      noMore(t, port, 'after all');
     },
   ),
 

@@ -150,6 +150,54 @@ export const cases: readonly ConformanceCase[] = [
   },
 
   {
+    id: 'BUF-01/arena-edges',
+    clause: 'BUF-01',
+    title:
+      'views over the arena’s first bytes, its last and all of it work like blocks, with every reference dropped, and hold back what they touch',
+    reference: owned,
+    run(t) {
+      const port = t.createPort({ arenaBytes: 131_072 });
+      const { a, b } = t.pair(port, 1, 2);
+      const size = port.arena.byteLength;
+      // Where its memory begins in the middle of a page, the part before the first whole one belongs to no block.
+      const ranges: readonly (readonly [number, number])[] = [
+        [0, 16],
+        [1, 4095],
+        [0, 8192],
+        [4090, 70_000],
+        [size - 16, 16],
+        [size - 9000, 9000],
+        [0, size],
+      ];
+      // What copies go through is kept for the next one.
+      b.send(t.pattern(0, 16));
+      a.recv(t.room(16));
+      t.takeSync(port, 2);
+      const before = port.stats().arenaUsed;
+      for (let round = 0; round < 5; round++) {
+        for (const [offset, length] of ranges) {
+          const block = port.allocate(4096);
+          const at = block.byteOffset;
+          a.recv(new Uint8Array(port.arena, offset, length));
+          if (round % 2 === 0) t.nothing(port, 1);
+          port.release(block);
+          t.gc();
+          const next = port.allocate(4096);
+          const touched = at < offset + length && offset < at + 4096;
+          if (touched)
+            t.ok(next.byteOffset !== at, `a block that a receive into ${offset} to ${offset + length} touches isn’t given out`);
+          b.send(t.pattern(0, 16, round + offset));
+          const received = t.takeSync(port, 2).find((packet) => packet.kind === 'recv');
+          t.equal(received?.bytesTransferred, 16, `bytes of a receive into ${offset} to ${offset + length}`);
+          t.deepEqual([...new Uint8Array(port.arena, offset, 16)], [...t.pattern(0, 16, round + offset)], 'what it received');
+          port.release(next);
+        }
+      }
+      t.equal(port.stats().arenaUsed, before, 'bytes of the arena in use after all');
+    },
+  },
+
+  {
     id: 'BUF-01/send',
     clause: 'BUF-01',
     title: 'a send’s bytes stay what they were until it is done, with every reference dropped and garbage collected all the time',

@@ -61,6 +61,20 @@ const states: Record<string, Role<{ a: number; b: number; token: PortToken }, un
       while (w.port.getSync(0) !== null);
     }
   },
+  'in a crowd': (w) => {
+    // With more packets before it: the driver may yet have to hear of what it starts.
+    const handle = w.port.handleOf(w.data.a) as TcpSocket;
+    const view = w.port.allocate(64);
+    const own = new Uint8Array(new SharedArrayBuffer(5000));
+    for (let i = 0; i < 20; i++) w.port.post(i);
+    w.port.getSync(0);
+    w.set('held', 1);
+    for (let i = 0; i < 10; i++) {
+      handle.recv(i % 2 === 0 ? view : own);
+      w.spin(0.3);
+    }
+    for (;;) w.spin(1000);
+  },
   'reading into own memory': (w) => {
     const handle = w.port.handleOf(w.data.a) as TcpSocket;
     for (let i = 0; i < 50; i++) handle.recv(new Uint8Array(new SharedArrayBuffer(5000)));

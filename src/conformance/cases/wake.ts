@@ -381,6 +381,29 @@ export const cases: ConformanceCase[] = alsoInverted(
     ...variants(
       {
         clause: 'FLUSH-02',
+        title: 'so does one on another port of the thread: what was started here doesn’t wait for it',
+        reference: 'a thread’s I/O goes on while it blocks, wherever that is',
+      },
+      {
+        'getSync elsewhere': (port: Port): unknown => port.getSync(60),
+        'getManySync elsewhere': (port: Port): unknown => port.getManySync(4, 60)[0] ?? null,
+      },
+      async (t, get) => {
+        const port = t.createPort();
+        const other = t.createPort();
+        const { number, received } = await countingPeer(t);
+        const socket = await connectedSocket(t, port, number);
+        for (let round = 1; round <= 5; round++) {
+          socket.send(new Uint8Array(10));
+          t.equal(get(other), null, 'what a port without packets gives');
+          computeUntil(t, () => received() >= 10 * round, 'the peer has received what was sent before the other port’s get');
+          t.succeeded(t.takeOneSync(port), 'the send');
+        }
+      },
+    ),
+    ...variants(
+      {
+        clause: 'FLUSH-02',
         title: 'starts in an exit handler neither crash nor hang, and the exit status is kept',
         notShared: { 'exit event inverted': reasons.inverted },
         reference: 'the portable rule: what was not flushed when the environment ends is never begun',

@@ -1,6 +1,7 @@
 // THREAD-04, -05 and -11: a thread ends, in whatever state and manner. What it has started goes on unless it works in the thread's own
 // memory; the port serves the others; nothing is left behind.
 
+import { once } from 'node:events';
 import { Crew, clock, median, type Role, sharedPort, tokenOf, waiting } from '../support/threads.js';
 import type { ConformanceCase, Context, Packet, PortToken, TcpSocket } from '../types.js';
 import { variants } from '../variants.js';
@@ -382,11 +383,38 @@ export const cases: readonly ConformanceCase[] = [
   },
 ];
 
+/**
+ * MiB that so many threads leave behind for good which have nothing to do with a port. Under Wine 8 each leaves 0.15, which is more than the whole of
+ * what a port may; elsewhere nothing worth a thought.
+ */
+async function leftByThreads(t: Context, total: number): Promise<number> {
+  if (process.platform !== 'win32') return 0;
+  t.doing('looking at what threads without a port leave behind');
+  const sample = 300; // of fewer, when the heap is collected decides
+  const some = async (count: number): Promise<number> => {
+    for (let i = 0; i < count; i += 4) {
+      const workers = Array.from({ length: 4 }, () =>
+        t.worker('parentPort.on("message", () => {}); parentPort.postMessage(0)', null),
+      );
+      await t.within(60_000, Promise.all(workers.map((worker) => once(worker, 'message'))), 'the start of 4 threads');
+      await Promise.all(workers.map((worker) => worker.terminate()));
+    }
+    t.gc();
+    await t.turn();
+    return t.residentBytes();
+  };
+  const before = await some(40);
+  const each = ((await some(sample)) - before) / 2 ** 20 / sample;
+  // No more than has been seen: memory that something else takes meanwhile is no excuse.
+  return total * Math.min(0.2, Math.max(0, each));
+}
+
 /** Starts and terminates threads, four at a time, each in a state that the seed chooses, while this thread uses the port as well. */
 async function manyTerminates(t: Context, total: number): Promise<void> {
-  const port = sharedPort(t);
   const all = Object.entries(states);
   const perRound = 4;
+  const left = total < 500 ? 0 : await leftByThreads(t, total * (3 / 4));
+  const port = sharedPort(t);
   let fds = 0;
   let threads = 0;
   let resident = 0;
@@ -431,6 +459,6 @@ async function manyTerminates(t: Context, total: number): Promise<void> {
   t.gc();
   const more = (t.residentBytes() - resident) / 2 ** 20;
   // The runtime keeps some for itself; a port, an arena or a stack for each thread would be a hundred times as much.
-  t.less(more, 24 + total / 50, 'MiB of memory more than after a quarter of the threads');
+  t.less(more, 24 + total / 50 + left, 'MiB of memory more than after a quarter of the threads');
   t.less(median(times), 200, 'milliseconds in which four threads end, usually');
 }

@@ -4,8 +4,8 @@
 import type { ConformanceCase, Context, Handle, Operation } from '../types.js';
 import { variants } from '../variants.js';
 import { endOf, type Flight, flights, mainFlights, noMore, settled } from './flight.js';
-import { accepted, receive } from './tcp-common.js';
 import { nativeUrl } from './security-scripts.js';
+import { accepted, receive } from './tcp-common.js';
 import { testBuild } from './test-build.js';
 
 const ends = 'CloseHandle and closesocket end the handle’s pending I/O: 995, 64 or 1236, which are all ECANCELED here';

@@ -133,7 +133,7 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   std::shared_ptr<ThreadNotifier> notifier = os::MakeNotifier(&error);
   if (!notifier) return Refused(env, error);
   Attachment* attachment = port->Attach(environment->id, block, notifier, os::CurrentThread());
-  if (attachment == nullptr) return Number(env, port->closing() ? -1 : -3);
+  if (attachment == nullptr) return Number(env, port->closing() || port->deserted() ? -1 : -3);
   PortBinding* binding = New(env, std::move(port), attachment, std::move(notifier), arguments.value(0), arguments.value(1));
   binding->thread_loop_ = IsDisabled(disable, "uv_poll") || !EventLoop::HasUv(env);
   binding->token_ = token;

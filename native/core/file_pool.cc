@@ -53,19 +53,19 @@ struct Pool {
   unsigned starved = 0;  // shares with jobs that are ready, and none that runs
   double moved = 0;      // when one of the others last began or ended a job, by MonotonicMs
 
-  // `freed`: threads that are about to look for a job. False: there is no thread, and none could be started.
-  bool Admit(Job& job, unsigned freed) {
-    if (idle + freed <= ready.count && threads < threads_max) {
-      if (os::StartThread("cp-file-pool", &Work))
-        threads++;
-      else if (threads == 0 && beside == 0)
-        return false;
-    }
+  // A thread for one more job that is ready, if there is none to take it. `freed`: threads that are about to look for a job. False: there is no
+  // thread that comes to it, and none could be started.
+  bool Provide(unsigned freed) {
+    if (idle + freed > ready.count || threads >= threads_max) return true;
+    if (!os::StartThread("cp-file-pool", &Work)) return threads > 0 || beside_idle > 0;
+    threads++;
+    return true;
+  }
+  void Admit(Job& job) {
     ready.Push(job);
     job.share->ready++;
     Counted(*job.share, job.share->running == 0);
     wake.notify_one();
-    return true;
   }
   // A job of the share has ended, or was taken back from those that a thread may take: the next one's turn.
   void Leave(ShareState& share, unsigned freed) {
@@ -75,8 +75,8 @@ struct Pool {
       return;
     }
     share.held.Remove(*next);
-    const bool admitted = Admit(*next, freed);
-    CP_ASSERT(admitted);  // while jobs are ready or run there is a thread
+    Provide(freed);  // where no thread can be started now, the next job that is submitted asks again
+    Admit(*next);
   }
 
   // What each change of a share's `ready` and `running` is followed by. `starves`: from here on.
@@ -84,7 +84,7 @@ struct Pool {
     if (starves == share.starves) return;
     share.starves = starves;
     starved = starves ? starved + 1 : starved - 1;
-    if (starves && beside_idle > 0) wake_beside.notify_one();
+    if (starves && beside_idle > 0) wake_beside.notify_all();  // one that waits for its time to come would not hand it on
   }
   void Unready(Job& job) {
     ShareState& share = *job.share;
@@ -205,7 +205,8 @@ bool Share::Submit(Job& job) {
     state_->held.Push(job);
     return true;
   }
-  if (!pool.Admit(job, 0)) return false;
+  if (!pool.Provide(0)) return false;
+  pool.Admit(job);
   state_->busy++;
   pool.SeeToStarved();
   return true;

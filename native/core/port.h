@@ -171,6 +171,8 @@ class Port : public LoopSource {
   }
 
   bool closing() const { return closing_.load(std::memory_order_relaxed); }
+  // Of a shared port: its last thread has left, Stop is to come, and nobody joins it any more.
+  bool deserted() const { return deserted_.load(std::memory_order_relaxed); }
   // True once after the last operation in flight has ended: the event loop may no longer be needed.
   bool idle_changed() {
     const bool idle = in_kernel_ == 0;
@@ -354,7 +356,8 @@ class Port : public LoopSource {
 
   std::vector<std::unique_ptr<Attachment>> attachments_;  // by index; null: free
   uint32_t attached_ = 0;
-  uint32_t in_flight_ = 0;  // operations whose packet isn't delivered, and promises of Reserve; of all threads
+  std::atomic<bool> deserted_{false};  // set in the hold in which attached_ becomes 0
+  uint32_t in_flight_ = 0;             // operations whose packet isn't delivered, and promises of Reserve; of all threads
   Waiters waiters_;
   std::condition_variable driver_turned_;  // with mutex_
   uint64_t driver_turns_ = 0;

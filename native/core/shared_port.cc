@@ -235,7 +235,7 @@ void Port::Unreserve(Attachment& a, uint32_t count) {
 Attachment* Port::Attach(uint64_t owner, std::span<std::byte> block, std::shared_ptr<Wake> wake, uint64_t thread) {
   CP_ASSERT(shared_ && block.size() >= kBlockBytes);
   Lock lock(*this);
-  if (closing_) return nullptr;
+  if (closing_ || deserted_) return nullptr;
   // In turns, so that a number comes again only when nothing of its last bearer can be under way any more: the answer to a cancel comes
   // with the very call that submits it.
   uint32_t index = next_attachment_;
@@ -301,6 +301,7 @@ bool Port::Detach(Attachment& a) {
     memory.registered = false;
   }
   const bool last = --attached_ == 0;
+  deserted_ = last;
   if (MutantIs(Mutant::kClosesWithCreator) && a.index == 0 && !last) {
     lock.Drop();
     Close();

@@ -89,6 +89,7 @@ struct ReactorPort::FileJob final : pool::Job {
   uint32_t generation = 0;
   Handle* handle = nullptr;  // the port's business; null: an open
   FileRequest request;
+  uint64_t length = 0;           // of all its segments: their list is the operation's
   std::unique_ptr<char[]> path;  // what request.path points to
   std::shared_ptr<Channel> channel;
   FileJob* previous_abandoned = nullptr;
@@ -129,10 +130,9 @@ struct ReactorPort::FileJob final : pool::Job {
  private:
   Outcome Work() {
     const bool reads = Reads(request.kind);
-    if (!reads && !Writes(request.kind)) return Copy(false, nullptr, 0) ? Perform(request) : Lost();
-    const uint64_t length = Length(request);
+    if (!reads && !Writes(request.kind)) return Copy(0, nullptr, 0) ? Perform(request) : Lost();
     // An append is one write, or others' bytes could come in between.
-    const uint64_t room = request.append ? length : std::min(length, kCopyBytesMax);
+    const uint64_t room = !reads && request.append ? length : std::min(length, kCopyBytesMax);
     // O_DIRECT wants aligned memory; what is given to the port is (open(2), NOTES).
     const auto release = [](std::byte* memory) { ::operator delete(memory, kCopyAlignment); };
     const std::unique_ptr<std::byte, decltype(release)> own(
@@ -144,12 +144,12 @@ struct ReactorPort::FileJob final : pool::Job {
     for (uint64_t done = 0;;) {
       part.length = static_cast<size_t>(std::min(room, length - done));
       part.position = request.position + static_cast<int64_t>(done);
-      if (!Copy(!reads, part.data, part.length)) return Lost();
+      if (!Copy(done, part.data, reads ? 0 : part.length)) return Lost();
       const Outcome one = Perform(part);
       // What was moved before an error counts; the next try meets the error again.
       if (one.native_code != 0) return done > 0 ? Outcome{static_cast<int64_t>(done), 0} : one;
       const auto bytes = static_cast<size_t>(one.result);
-      if (reads && !Copy(true, part.data, bytes)) return Lost();
+      if (reads && !Copy(done, part.data, bytes)) return Lost();
       done += bytes;
       {
         std::lock_guard lock(channel->mutex);
@@ -159,20 +159,20 @@ struct ReactorPort::FileJob final : pool::Job {
     }
   }
 
-  // Copies between what the operation's memory holds from `moved` on and memory of the job's own, if `copies`. False: that memory isn't there
-  // any more.
-  bool Copy(bool copies, std::byte* own, size_t bytes) {
+  // Copies between the operation's memory from its byte `at` on and memory of the job's own, by kCopyBytesMax: for so long Abandon waits. False:
+  // the operation's memory isn't the job's any more.
+  bool Copy(uint64_t at, std::byte* own, size_t bytes) {
     std::unique_lock lock(channel->mutex);
-    if (abandoned) return false;
-    if (!copies || bytes == 0) return true;
-    copying = true;
-    const uint64_t at = moved;
-    lock.unlock();
-    CopyBytes(request, at, own, bytes);
-    lock.lock();
-    copying = false;
+    for (size_t count; bytes > 0 && !abandoned; at += count, own += count, bytes -= count) {
+      count = static_cast<size_t>(std::min<uint64_t>(bytes, kCopyBytesMax));
+      copying = true;
+      lock.unlock();
+      CopyBytes(request, at, own, count);
+      lock.lock();
+      copying = false;
+    }
     if (abandoned) channel->copied.notify_all();
-    return true;
+    return !abandoned;
   }
 
   static Outcome Lost() { return {0, ECANCELED}; }
@@ -499,6 +499,7 @@ void ReactorPort::StartJob(Operation& op) {
   std::unique_ptr<FileJob> job(new (std::nothrow) FileJob);
   MarkInKernel(op, Route::kPool);
   if (!job || !Describe(op, &job->request)) return Report(op, {0, ENOMEM});
+  job->length = Length(job->request);
   if (op.kind == Opcode::kOpen) {
     const size_t bytes = op.extra->path.size();
     job->path.reset(new (std::nothrow) char[bytes]);

@@ -61,23 +61,6 @@ CompletionEntry Do(TestPort& test, Opcode opcode, const Handle& handle, uint64_t
 // What a run of bytes holds, so that one that is lost, repeated or moved is seen.
 std::byte ByteAt(uint64_t at) { return static_cast<std::byte>(at * 2654435761u >> 16); }
 
-// A vectored operation on arena memory: (offset, length) each.
-uint32_t StartVector(TestPort& test, Opcode opcode, const Handle& handle, const std::vector<std::pair<uint32_t, uint32_t>>& parts) {
-  SubmissionEntry entry{};
-  entry.opcode = static_cast<uint8_t>(opcode);
-  entry.segments = static_cast<uint16_t>(parts.size());
-  const uint32_t slot = test.Start(entry, handle);
-  for (size_t i = 0; i < parts.size(); i += kSegmentsPerEntry) {
-    SubmissionEntry rest{};
-    SegmentEntry segments[kSegmentsPerEntry] = {};
-    for (size_t k = 0; k < kSegmentsPerEntry && i + k < parts.size(); k++)
-      segments[k] = {kMemoryArena, parts[i + k].second, static_cast<double>(parts[i + k].first)};
-    std::memcpy(&rest, segments, sizeof(segments));
-    test.Stage(rest);
-  }
-  return slot;
-}
-
 }  // namespace
 
 // ---- files ------------------------------------------------------------------------------------------------------------------
@@ -185,12 +168,12 @@ CASE(File06, "FILE-06", "a thousand reads in flight on one file each return thei
       whole += static_cast<char>('a' + whole.size());
       test.arena()[offset + i] = std::byte(whole.back());
     }
-  StartVector(test, Opcode::kWritev, file, parts);
+  test.StartVector(Opcode::kWritev, file, parts);
   CHECK_EQ(test.GetOne().bytes, 22.0);
   CHECK_EQ(Do(test, Opcode::kRead, file, 4096, 22).bytes, 22.0);
   CHECK(std::memcmp(test.arena() + 4096, whole.data(), 22) == 0);
   std::memset(test.arena(), 0, 1024);
-  StartVector(test, Opcode::kReadv, file, parts);
+  test.StartVector(Opcode::kReadv, file, parts);
   CHECK_EQ(test.GetOne().bytes, 22.0);
   size_t at = 0;
   for (const auto& [offset, length] : parts)

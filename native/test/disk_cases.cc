@@ -211,7 +211,14 @@ static Register ends_meanwhile(
           TestPort test(ReadsWait());
           Handle& file = test.Adopt(HandleKind::kFile, TempFile(), 1);
           CHECK_EQ(ftruncate(static_cast<int>(file.os), length), 0);
-          for (uint32_t i = 0; i < 6; i++) test.Start(random.OneIn(2) ? Opcode::kRead : Opcode::kWrite, file, i * 65'536, length);
+          for (uint32_t i = 0; i < 6; i++) {
+            const uint32_t at = i * 65'536;
+            if (random.OneIn(3))
+              test.StartVector(random.OneIn(2) ? Opcode::kReadv : Opcode::kWritev, file,
+                               {{at, length / 2}, {at + length / 2, length - length / 2}});
+            else
+              test.Start(random.OneIn(2) ? Opcode::kRead : Opcode::kWrite, file, at, length);
+          }
           test.Submit();
           if (random.OneIn(2)) SleepMs(random.Below(300) / 1e3);
           if (random.OneIn(4)) test.Close(file, false);

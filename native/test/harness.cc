@@ -2,6 +2,7 @@
 #include "test/harness.h"
 
 #include <atomic>
+#include <cstring>
 #include <new>
 
 #include "core/os.h"
@@ -84,6 +85,22 @@ uint32_t TestPort::Start(SubmissionEntry entry, const Handle& handle) {
   entry.handle_generation = handle.last_generation;
   Stage(entry);
   return entry.slot;
+}
+
+uint32_t TestPort::StartVector(Opcode opcode, const Handle& handle, const std::vector<std::pair<uint32_t, uint32_t>>& parts) {
+  SubmissionEntry entry{};
+  entry.opcode = static_cast<uint8_t>(opcode);
+  entry.segments = static_cast<uint16_t>(parts.size());
+  const uint32_t slot = Start(entry, handle);
+  for (size_t i = 0; i < parts.size(); i += kSegmentsPerEntry) {
+    SubmissionEntry rest{};
+    SegmentEntry segments[kSegmentsPerEntry] = {};
+    for (size_t k = 0; k < kSegmentsPerEntry && i + k < parts.size(); k++)
+      segments[k] = {kMemoryArena, parts[i + k].second, static_cast<double>(parts[i + k].first)};
+    std::memcpy(&rest, segments, sizeof(segments));
+    Stage(rest);
+  }
+  return slot;
 }
 
 uint32_t TestPort::Connect(const Handle& handle, const sockaddr_in& to) {

@@ -178,6 +178,8 @@ class TestPort {
   uint32_t Start(Opcode opcode, const Handle& handle, uint64_t offset, uint64_t length, double position = 0, double timeout_ms = -1);
   // The same with whatever is asked for beside it.
   uint32_t Start(SubmissionEntry entry, const Handle& handle);
+  // A vectored one on arena memory: (offset, length) each.
+  uint32_t StartVector(Opcode opcode, const Handle& handle, const std::vector<std::pair<uint32_t, uint32_t>>& parts);
   uint32_t Connect(const Handle& handle, const sockaddr_in& to);
   // False: the port is closed, or there is no memory.
   bool Post(double key, double bytes = 0, double operation_id = 0);

@@ -1,0 +1,57 @@
+// Threads that come to a shared port at the very moment at which its last one leaves: they join it, or are told that it is closed.
+
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+
+const worker = `
+  import { parentPort, workerData } from 'node:worker_threads';
+  import { CompletionPort } from 'completion-port';
+  parentPort.on('message', ({ token, spins }) => {
+    Atomics.store(workerData, 0, 1);
+    while (Atomics.load(workerData, 0) !== 2);
+    for (let i = 0; i < spins; i++) Atomics.load(workerData, 1);
+    let outcome = 'attached';
+    try {
+      const port = CompletionPort.attach(token);
+      port.post(1);
+      port.detach();
+    } catch (error) {
+      outcome = error.code;
+    }
+    parentPort.postMessage(outcome);
+  });`;
+
+test.each(['io_uring', 'epoll'])('%s: attach while the last thread detaches', { timeout: 60_000 }, (backend) => {
+  const source = `
+    import { Worker } from 'node:worker_threads';
+    import { CompletionPort } from 'completion-port';
+    const flag = new Int32Array(new SharedArrayBuffer(8));
+    const worker = new Worker(${JSON.stringify(worker)}, { eval: true, workerData: flag });
+    const outcomes = new Set();
+    let seed = 1;
+    const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+    for (let round = 0; round < 300; round++) {
+      const port = CompletionPort.create({ backend: '${backend}', shared: true, maxOperations: 16, arenaBytes: 65_536 });
+      Atomics.store(flag, 0, 0);
+      const answer = new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+      worker.postMessage({ token: port.token, spins: random(600) });
+      while (Atomics.load(flag, 0) === 0) await new Promise((resolve) => setImmediate(resolve));
+      Atomics.store(flag, 0, 2);
+      for (let i = random(600); i > 0; i--) Atomics.load(flag, 1);
+      port.detach();
+      outcomes.add(await answer);
+      worker.removeAllListeners('error');
+    }
+    await worker.terminate();
+    console.log(JSON.stringify([...outcomes].filter((each) => each !== 'attached')));`;
+  const { stdout, stderr, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 50_000,
+  });
+  expect(signal, `it hung; ${stderr}`).toBe(null);
+  expect(stdout, stderr).toBe('["ERR_PORT_CLOSED"]\n');
+});

@@ -1,7 +1,7 @@
 // npm run test:wine: the addon for Windows, cross-compiled, and the conformance suite with it under Wine, on a real node.exe of each version; before it
 // the Node-free test program.
 //
-//   npm run test:wine -- [--node 20,22] [--only native|suite] [--filter REGEXP] [--scale X]
+//   npm run test:wine -- [--short] [--node 20,22] [--only native|suite] [--filter REGEXP] [--scale X]
 //
 // Wine is no Windows: what it does differently is gated in src/conformance/gates.ts (feature `wine`), each with its source; figures of time mean
 // nothing here. node.exe comes from npm, pinned in scripts/tools/wine/, and is installed into build/tools/wine once. The standard streams of a
@@ -22,6 +22,7 @@ import { ensureTools, windowsBuildTools } from './setup.mjs';
 
 const usage = `usage: npm run test:wine -- [options]
 
+  --short           what npm test runs: native/test, and the part of the suite where a backend matters most, on node.exe 20
   --node LIST       versions of node.exe: 20,22
   --only PART       native (native/test as an .exe) or suite; both unless --filter is given, which is of the suite
   --filter REGEXP   some cases; the report then goes to build/reports/partial/
@@ -37,6 +38,8 @@ const needsLinux = /^(?:Linux only|no \/proc here|needs to be root|mkfifo )/;
 /** By then native/test has to be done. */
 const programSeconds = 240;
 const versions = ['20', '22'];
+/** Where a backend matters most. */
+const short = '^(TCP|CANCEL|CLOSE|ORDER|WAKE|FLUSH|POST-07|ERR|FILE)';
 const wine = '/usr/lib/wine/wine64';
 const wineServer = '/usr/lib/wine/wineserver64';
 const toolFolder = join(buildFolder, 'tools/wine');
@@ -165,7 +168,7 @@ export async function testWine({
   only = filter === undefined ? undefined : 'suite',
 } = {}) {
   if (process.platform !== 'linux' || process.arch !== 'x64') throw new Failure('test:wine runs on Linux on x86-64 only', 2);
-  if (only !== undefined && !['native', 'suite'].includes(only)) throw new Failure('--only takes native or suite', 2);
+  if (only !== undefined && !['native', 'suite', 'all'].includes(only)) throw new Failure('--only takes native or suite', 2);
   const chosen = node.split(',');
   const wrong = chosen.find((version) => !versions.includes(version));
   if (wrong !== undefined) throw new Failure(`no node.exe ${wrong}: there are ${versions.join(', ')}`, 2);
@@ -188,12 +191,17 @@ export async function testWine({
   return total;
 }
 
+/** The part of it that npm test runs. */
+export const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
+
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await runMain(async () => {
     let values;
     try {
       const text = { type: 'string' };
-      ({ values } = parseArgs({ options: { node: text, filter: text, scale: text, only: text, help: { type: 'boolean' } } }));
+      ({ values } = parseArgs({
+        options: { node: text, filter: text, scale: text, only: text, short: { type: 'boolean' }, help: { type: 'boolean' } },
+      }));
     } catch (error) {
       throw new Failure(`${error.message}\n${usage}`, 2);
     }
@@ -201,7 +209,8 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
       process.stdout.write(usage);
       return 0;
     }
-    const { passed, failed, failures, note } = await testWine(values);
+    const { short: isShort, ...rest } = values;
+    const { passed, failed, failures, note } = isShort ? await testWineShort() : await testWine(rest);
     const lines = [...failures, ...(note === '' ? [] : [note]), `${passed} passed, ${failed} failed`];
     process.stdout.write(`${lines.join('\n')}\n`);
     return failed === 0 ? 0 : 1;

@@ -128,33 +128,50 @@ export const cases: readonly ConformanceCase[] = [
       const back = sharedPort(t);
       const crew = await Crew.start(t, null, 2);
       const data = { tokens: [tokenOf(there), tokenOf(back)] as const, ways, rounds, seed: t.seed };
-      const [late] = await crew.everyone(
+      const [found] = await crew.everyone(
         async (w) => {
           const { tokens, ways, rounds, seed } = w.data;
-          const own = w.attach(tokens[w.index as 0 | 1]);
-          const other = w.attach(tokens[(1 - w.index) as 0 | 1]);
-          const random = w.random(seed + w.index);
+          const me = w.index as 0 | 1;
+          const own = w.attach(tokens[me]);
+          const other = w.attach(tokens[(1 - me) as 0 | 1]);
+          const random = w.random(seed + me);
+          // Between the packets the two threads wake one another by Atomics as often: what is late there is the machine's doing.
+          const chunk = 40;
+          let late = 0;
+          let machine = 0;
+          let last = 0;
           w.add('arrived');
           w.until('arrived', 2);
-          let last = w.clock();
-          const late: number[] = [];
-          if (w.index === 0) other.post(0);
-          await w.consume(own, ways[w.index as 0 | 1], (packet) => {
-            const now = w.clock();
-            // The other side has just posted, and goes to wait: the answer comes at about the moment of its falling asleep.
-            if (now - last > 8) late.push(now - last);
-            w.spin(random() * 0.02);
+          for (let begin = 0; begin < rounds; begin += chunk) {
+            const end = begin + chunk;
             last = w.clock();
-            if (packet.key < rounds) other.post(packet.key + 1);
-            return packet.key >= rounds - 1;
-          });
-          return late;
+            if (me === 0) other.post(begin);
+            await w.consume(own, ways[me], (packet) => {
+              const now = w.clock();
+              // The other side has just posted, and goes to wait: the answer comes at about the moment of its falling asleep.
+              if (now - last > 8) late++;
+              w.spin(random() * 0.02);
+              last = w.clock();
+              if (packet.key < end - 1) other.post(packet.key + 1);
+              return packet.key >= end - 2;
+            });
+            for (let n = (begin + 2) / 2; n <= end / 2; n++) {
+              w.spin(random() * 0.02);
+              last = w.clock();
+              if (me === 0) w.set(0, n);
+              if (!w.sleepUntil((1 - me) as 0 | 1, n, 5000)) throw new Error('the other thread does not answer');
+              if (w.clock() - last > 8) machine++;
+              if (me === 1) w.set(1, n);
+            }
+          }
+          return { late, machine };
         },
         data,
         20_000,
       );
       // Waits are cut into slices: a post that was missed would be found at the end of one, many times of thousands.
-      t.less(late?.length ?? Number.NaN, Math.max(6, rounds / 100), `rounds of ${rounds} that took longer than 8 ms`);
+      const most = Math.max(6, rounds / 100) + 2 * (found?.machine ?? 0);
+      t.less(found?.late ?? Number.NaN, most, `rounds of ${rounds} that took longer than 8 ms`);
     },
   ),
   {

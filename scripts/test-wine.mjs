@@ -22,7 +22,7 @@ import { ensureTools, windowsBuildTools } from './setup.mjs';
 
 const usage = `usage: npm run test:wine -- [options]
 
-  --short           what npm test runs: native/test, and the part of the suite where a backend matters most, on node.exe 20
+  --short           native/test, and the part of the suite where a backend matters most, on node.exe 20
   --node LIST       versions of node.exe: 20,22
   --only PART       native (native/test as an .exe) or suite; both unless --filter is given, which is of the suite
   --filter REGEXP   some cases; the report then goes to build/reports/partial/
@@ -191,8 +191,7 @@ export async function testWine({
   return total;
 }
 
-/** The part of it that npm test runs. */
-export const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
+const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await runMain(async () => {

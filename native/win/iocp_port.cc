@@ -21,6 +21,7 @@ constexpr uint64_t kRecvBytesMax = 64u << 20;
 constexpr uint64_t kFileBytesMax = 1u << 30;  // a DWORD, and some room
 constexpr uint32_t kLooksMax = 64;            // requests that are looked at one by one
 constexpr uint32_t kTakesMax = 64;            // calls of the kernel in a row, where each came back full
+constexpr uint32_t kCancelTries = 16;         // see RequestCancel
 constexpr double kWaitMaxMs = 1e9;            // below INFINITE; whoever waits for longer waits again
 
 SOCKET SocketOf(const Handle& handle) { return static_cast<SOCKET>(handle.os); }
@@ -512,8 +513,15 @@ void IocpPort::RequestCancel(Operation& op) {
   }
   auto* request = static_cast<Request*>(op.job);
   if (request == nullptr || op.handle == nullptr || op.handle->os == kOsHandleNone) return;
-  // ERROR_NOT_FOUND: it has finished, and its packet is on its way.
-  CancelIoEx(FileOf(op.handle->os), &request->overlapped);
+  // ERROR_NOT_FOUND: it has finished, and its packet is on its way. Wine 8.0 says so, too, of an operation that it is just waking to look at its
+  // socket again, and which then waits on for ever where that gave it nothing to end with (server/async.c: cancel_async passes over what
+  // async_terminate has alerted, async_set_result puts it back). So it is asked again while the status says pending; a few times, because on
+  // Windows the status of a finished one may be written late.
+  for (uint32_t tries = 0; tries < kCancelTries; tries++) {
+    if (CancelIoEx(FileOf(op.handle->os), &request->overlapped) != FALSE || GetLastError() != ERROR_NOT_FOUND) return;
+    if (HasOverlappedIoCompleted(&request->overlapped)) return;
+    SwitchToThread();
+  }
 }
 
 // ---- driving --------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "core/os.h"
 #include "test/harness.h"
@@ -178,6 +179,39 @@ CASE(CancelRaces, "CANCEL-04/races", "a thousand cancels against the byte that c
   sender.join();
   CHECK(test.Get(8, 1).empty());
   closesocket(static_cast<SOCKET>(peer));
+}
+
+CASE(HalfSent, "CANCEL-05/half-sent",
+     "a send that is cancelled while its peer takes what it has sent so far: it ends, though nobody reads on") {
+  TestPortOptions options;
+  options.arena_bytes = 8 << 20;
+  TestPort test(options);
+  const auto [handle, peer] = test.Pair(1);
+  const auto reading_end = static_cast<SOCKET>(peer);
+  u_long on = 1;
+  CHECK_EQ(ioctlsocket(reading_end, FIONBIO, &on), 0);
+  Random random(context.seed);
+  std::atomic<bool> reading{false}, over{false};
+  std::thread reader([&] {
+    std::vector<char> room(1 << 16);
+    while (!over.load())
+      if (!reading.load() || recv(reading_end, room.data(), static_cast<int>(room.size()), 0) <= 0) SwitchToThread();
+  });
+  for (uint32_t round = context.Count(300); round > 0; round--) {
+    const uint32_t slot = test.Start(Opcode::kSend, *handle, 0, 8 << 20);
+    test.Submit();
+    reading.store(true);
+    for (uint32_t spin = random.Below(50'000); spin > 0; spin--) YieldProcessor();
+    reading.store(false);
+    test.Cancel(slot);
+    const CompletionEntry packet = test.GetOne();
+    CHECK_EQ(packet.slot, slot);
+    CHECK(packet.status == kCanceled || (packet.status == kOk && packet.bytes == 8 << 20));
+  }
+  over.store(true);
+  reader.join();
+  CHECK(test.Get(8, 1).empty());
+  closesocket(reading_end);
 }
 
 CASE(Warning, "OP-06/warning", "a start whose status is a warning (a message that is longer than the buffer) gives exactly one packet") {

@@ -14,7 +14,7 @@ import { native, require } from './native.js';
 import type { Operation, OperationOptions } from './operation.js';
 import { isOperation, operationFor } from './operation.js';
 import type { CompletionPacket, Packet } from './packet.js';
-import { MapDelete, MapGet, MapSet, NativePromise, SharedArrayBufferByteLength } from './primordials.js';
+import { MapDelete, MapGet, MapSet, NativePromise, ObjectHasOwn, SharedArrayBufferByteLength } from './primordials.js';
 import { listen, reasonOf, unlisten } from './signals.js';
 import { startOpen } from './start.js';
 import { errorOfResult } from './status.js';
@@ -233,6 +233,9 @@ function shortage({ errno, reason }: NativePortError['error']): Error | null {
   return misuse(Error, scarce, `no ${scarce === 'ENOMEM' ? 'memory' : 'descriptor'} for the port: ${reason}`);
 }
 
+/** Its own property: a script may have given every object one of that name. */
+const isRefused = (answer: NativePort | NativePortError): answer is NativePortError => ObjectHasOwn(answer, 'error');
+
 const unavailable = (message: string): Error => misuse(Error, 'ERR_BACKEND_UNAVAILABLE', message);
 
 function openBackend(
@@ -276,7 +279,7 @@ function openBackend(
       disable: disabledFeatures(),
       fallbackReason: refused.join('; '),
     });
-    if (!('error' in port)) {
+    if (!isRefused(port)) {
       const engine = new Engine(port, {
         maxOperations,
         arena,
@@ -524,7 +527,7 @@ export class CompletionPort<C = unknown> {
     if (port === -1) throw portClosed();
     if (port === -3)
       throw misuse(Error, 'EAGAIN', '4,096 threads are at the port, or have left packets there that nobody has taken');
-    if (typeof port !== 'number' && 'error' in port) throw shortage(port.error) ?? unavailable(port.error.reason);
+    if (typeof port !== 'number' && isRefused(port)) throw shortage(port.error) ?? unavailable(port.error.reason);
     if (typeof port === 'number') throw wrongValue('token', 'is not a token of a shared port of this process');
     const engine = new Engine(port, {
       maxOperations: port.maxOperations,

@@ -28,6 +28,7 @@ export const MathFloor = Math.floor;
 export const MathMax = Math.max;
 export const MathMin = Math.min;
 export const NumberIsSafeInteger = Number.isSafeInteger as (value: unknown) => value is number;
+export const ObjectHasOwn = Object.hasOwn;
 export const ObjectGetPrototypeOf = getPrototypeOf as (value: object) => object | null;
 /** Asks the promise for its `constructor`, which a script may have put a getter on: see settledPromise. */
 export const PromiseThen = uncurryThis(Promise.prototype.then) as (

@@ -48,6 +48,9 @@ describe('.github/workflows', () => {
     const called = [...fs.readFileSync(path.join(folder, name), 'utf8').matchAll(/node (scripts\/\S+)|run: (\.ci\/\S+)/g)];
     expect(called.length).toBeGreaterThan(0);
     for (const [, script, own] of called) expect(fs.existsSync(path.join(root, script ?? own ?? ''))).toBe(true);
+    const { scripts } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { scripts: object };
+    for (const [, script] of fs.readFileSync(path.join(folder, name), 'utf8').matchAll(/npm run (\S+)/g))
+      expect(Object.keys(scripts)).toContain(script);
   });
 
   test('a wrong one is noticed: an unknown key, a job that there isn’t, an expression that is none', async () => {

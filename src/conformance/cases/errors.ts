@@ -35,7 +35,7 @@ const causes: Readonly<Record<string, Cause>> = {
     make(t, port) {
       const socket = t.track(t.api.TcpSocket.openSync());
       port.associate(socket, 1);
-      socket.connect({ host: '127.0.0.1', port: unusedPort(t, '127.0.0.1') });
+      socket.connect({ host: '127.0.0.1', port: unusedPort(t) });
       return last(t, port, 'connect');
     },
   },

@@ -122,12 +122,18 @@ export function pendingConnect(
   return t.unable('this kernel took 20 connections into a backlog of 1');
 }
 
-/** A port of this machine that nobody listens at: one that was free a moment ago. */
-export function unusedPort(t: Context, host: string): number {
-  const listener = t.api.TcpListener.listenSync({ port: 0, host });
-  const { port } = listener.address;
+/**
+ * A port of this machine that nobody listens at, and that nobody gets meanwhile: that of a connection whose listener is closed. One that was merely free
+ * a moment ago may be given to the very socket that connects to it, which TCP then connects with itself.
+ */
+export function unusedPort(t: Context, family: Family = 'IPv4'): number {
+  const port = t.createPort();
+  const listener = t.listener(port, 0, { host: hosts[family] });
+  const number = listener.address.port;
+  connected(t, port, listener, 0, family);
+  accepted(t, packetOf(t, port, listener.accept(), 'accept'));
   listener.close();
-  return port;
+  return number;
 }
 
 /** For the variants of a clause over IPv6. */

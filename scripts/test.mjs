@@ -138,7 +138,7 @@ const builtAhead = ['native', 'kqueue', 'program', 'macho', 'wine'];
 /** Steps that begin beside an earlier one: the programs of native/test compute, Wine's mostly wait. The suite whole, with --full, has the machine to itself. */
 const beside = { native: 'wine' };
 
-/** Starts a step whose turn to be shown comes later; what it writes is kept until then. */
+/** Starts a step whose turn to be shown comes later; what it writes is kept until then. `ended` never rejects. */
 function begin(name, values) {
   const text = [];
   const started = performance.now();
@@ -146,12 +146,13 @@ function begin(name, values) {
     (result) => ({ ...result, seconds: Math.round((performance.now() - started) / 1000) }),
     (error) => ({ error }),
   );
-  return async () => {
+  const show = async () => {
     const { error, ...result } = await ended;
     process.stdout.write(text.join(''));
     if (error !== undefined) throw error;
     return result;
   };
+  return { ended, show };
 }
 
 /** Starts it; resolves when it has ended. What it prints goes to a file: it would stand in the middle of another step's output. */
@@ -250,7 +251,8 @@ await runMain(async () => {
     if (!values.full && only.includes(other) && notRun(other) === null) begun.set(other, begin(other, values));
     say(`── ${name} ──`);
     const started = performance.now();
-    const result = begun.has(name) ? await begun.get(name)() : await steps[name](values);
+    const result = begun.has(name) ? await begun.get(name).show() : await steps[name](values);
+    await begun.get(other)?.ended;
     results.push({ name, seconds: Math.round((performance.now() - started) / 1000), ...result });
     broken ||= name === 'build' && result.failed > 0;
   }

@@ -161,17 +161,29 @@ describe('where nothing is left to wake the event loop by', () => {
   });
 });
 
-test.each([false, true])('what a script gives every object makes no port a refused one (shared: %s)', (shared) => {
-  const body = `
+test.each([
+  [false, 'io_uring', ''],
+  [true, 'io_uring', ''],
+  [false, 'epoll', 'io_uring'],
+  [true, 'epoll', 'io_uring'],
+])(
+  'what a script gives every object makes no port a refused one, and no refusal a port (shared: %s, on %s)',
+  (shared, name, disabled) => {
+    const body = `
     import { CompletionPort } from ${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)};
-    Object.prototype.error = { errno: 24, reason: 'patched' };
+    Object.defineProperty(Object.prototype, 'error', { get: () => ({ errno: 24, reason: 'patched' }), set() {} });
     const port = CompletionPort.create({ shared: ${shared} });
     port.post(5);
-    console.log(port.getSync().key);
+    console.log(port.backend.name, port.getSync().key);
     port.close();`;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', body], { encoding: 'utf8' });
-  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '5\n', stderr: '' });
-});
+    const env = { ...process.env, COMPLETION_PORT_DISABLE: disabled };
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', body], {
+      encoding: 'utf8',
+      env,
+    });
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: `${name} 5\n`, stderr: '' });
+  },
+);
 
 test('a port says why it has no better backend, and only then', async () => {
   for (const backend of ['auto', 'epoll'] as const) {

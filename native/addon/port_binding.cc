@@ -32,7 +32,9 @@ napi_value Refused(napi_env env, const CreateError& error) {
   napi_value result = NewObject(env), description = NewObject(env);
   Set(env, description, "errno", Number(env, error.native_code));
   Set(env, description, "reason", Text(env, error.reason));
-  Set(env, result, "error", description);
+  // Defined, not assigned: a script may have put a setter of this name on Object.prototype, and it is by this property that a refusal is told.
+  const napi_property_descriptor error_property = {"error", nullptr, nullptr, nullptr, nullptr, description, napi_enumerable, nullptr};
+  napi_define_properties(env, result, 1, &error_property);
   return result;
 }
 

@@ -21,11 +21,28 @@ constexpr uint64_t kRecvBytesMax = 64u << 20;
 constexpr uint64_t kFileBytesMax = 1u << 30;  // a DWORD, and some room
 constexpr uint32_t kLooksMax = 64;            // requests that are looked at one by one
 constexpr uint32_t kTakesMax = 64;            // calls of the kernel in a row, where each came back full
-constexpr uint32_t kCancelTries = 16;         // see RequestCancel
+constexpr ULONGLONG kWineAnswersMs = 50;      // see CancelRequest
 constexpr double kWaitMaxMs = 1e9;            // below INFINITE; whoever waits for longer waits again
 
 SOCKET SocketOf(const Handle& handle) { return static_cast<SOCKET>(handle.os); }
 HANDLE FileOf(OsHandle os) { return reinterpret_cast<HANDLE>(os); }
+
+// Wine's FAQ for developers: this export is how a program tells it. Null on Windows.
+FARPROC WineVersion() {
+  static const FARPROC version = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version");
+  return version;
+}
+
+// ERROR_NOT_FOUND: it has finished, and its packet is on its way. Wine 8.0 says so, too, of an operation that it is just waking to look at its
+// socket again, and which then waits on for ever where that gave it nothing to end with (server/async.c: cancel_async passes over what
+// async_terminate has alerted, async_set_result puts it back). There it is asked again while the status says pending, for as long as the thread
+// that began it may need to answer its waking.
+void CancelRequest(HANDLE file, OVERLAPPED* overlapped) {
+  const ULONGLONG end = GetTickCount64() + kWineAnswersMs;
+  while (CancelIoEx(file, overlapped) == FALSE && GetLastError() == ERROR_NOT_FOUND && WineVersion() != nullptr &&
+         !HasOverlappedIoCompleted(overlapped) && GetTickCount64() < end)
+    SwitchToThread();
+}
 
 }  // namespace
 
@@ -85,8 +102,7 @@ IocpPort::~IocpPort() {
 }
 
 std::vector<std::pair<std::string, bool>> IocpPort::features() const {
-  // Wine's FAQ for developers: this export is how a program tells it.
-  const FARPROC version = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version");
+  const FARPROC version = WineVersion();
   std::vector<std::pair<std::string, bool>> list = {
       {"accept_ex", true}, {"connect_ex", true}, {"cancel_io_ex", true}, {"wine", version != nullptr}};
   if (version != nullptr)
@@ -513,15 +529,7 @@ void IocpPort::RequestCancel(Operation& op) {
   }
   auto* request = static_cast<Request*>(op.job);
   if (request == nullptr || op.handle == nullptr || op.handle->os == kOsHandleNone) return;
-  // ERROR_NOT_FOUND: it has finished, and its packet is on its way. Wine 8.0 says so, too, of an operation that it is just waking to look at its
-  // socket again, and which then waits on for ever where that gave it nothing to end with (server/async.c: cancel_async passes over what
-  // async_terminate has alerted, async_set_result puts it back). So it is asked again while the status says pending; a few times, because on
-  // Windows the status of a finished one may be written late.
-  for (uint32_t tries = 0; tries < kCancelTries; tries++) {
-    if (CancelIoEx(FileOf(op.handle->os), &request->overlapped) != FALSE || GetLastError() != ERROR_NOT_FOUND) return;
-    if (HasOverlappedIoCompleted(&request->overlapped)) return;
-    SwitchToThread();
-  }
+  CancelRequest(FileOf(op.handle->os), &request->overlapped);
 }
 
 // ---- driving --------------------------------------------------------------------------------------------------------------
@@ -712,7 +720,7 @@ void IocpPort::ShutdownDirection(Handle& handle, int how, Outcome& outcome) {
   // A recv that waits doesn't hear of it: its end is asked for, and read as 0 bytes (core, Handle::read_shut).
   Operation* reader = how == 0 ? nullptr : handle.receiving.head();
   if (reader != nullptr && reader->state == OperationState::kKernel && reader->job != nullptr)
-    CancelIoEx(FileOf(handle.os), &static_cast<Request*>(reader->job)->overlapped);
+    CancelRequest(FileOf(handle.os), &static_cast<Request*>(reader->job)->overlapped);
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------------

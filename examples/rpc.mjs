@@ -269,6 +269,7 @@ function endReading(port, id) {
 if (isMainThread) await supervise();
 else {
   const port = CompletionPort.attach(workerData.token);
-  parentPort.postMessage('ready');
-  new Server(port, workerData.layout, workerData.number).serve();
+  const server = new Server(port, workerData.layout, workerData.number);
+  parentPort.postMessage('ready'); // from here on the main thread may close the listener
+  server.serve();
 }

@@ -88,7 +88,7 @@ describe.each([
     expect(mutants.length).toBeGreaterThanOrEqual(least);
   });
 
-  // Three at a time (vitest.config.ts): most of it is waiting for what a mutant doesn't bring. What they must fail, the port itself passes in a test
+  // Two at a time (vitest.config.ts): most of it is waiting for what a mutant doesn't bring. What they must fail, the port itself passes in a test
   // of its own.
   test.concurrent.each(mutants)('$name ($about) fails $cases at 3 of 3 seeds', { timeout: 300_000 }, async (mutant) => {
     const { cases: named, options } = mutant;

@@ -113,7 +113,7 @@ function runProgram(name, file, args, limitMs) {
   });
 }
 
-async function conformance(version, { filter, scale, write }) {
+async function conformance(version, { filter, scale }) {
   const whole = filter === undefined && Number(scale) === 1;
   // As the suite itself names it (reportFile in src/conformance/report.ts).
   const file = join(reportFolder, whole ? '' : 'partial', `iocp-wine-node${version}.json`);
@@ -125,7 +125,7 @@ async function conformance(version, { filter, scale, write }) {
     [windowsPath(cliFile), 'conformance', '--backend', 'iocp', ...options],
     15 * minute,
   );
-  write(out);
+  process.stdout.write(out);
   let report;
   try {
     report = JSON.parse(readFileSync(file, 'utf8'));
@@ -142,8 +142,8 @@ async function conformance(version, { filter, scale, write }) {
 }
 
 /** native/test, which needs no Node. */
-async function nativeProgram(filter, write) {
-  write('native/test under Wine\n');
+async function nativeProgram(filter) {
+  say('native/test under Wine');
   const options = filter === undefined ? [] : ['--filter', filter];
   const { code, out, err } = await runProgram(
     'native',
@@ -151,7 +151,7 @@ async function nativeProgram(filter, write) {
     ['--seconds', `${programSeconds}`, ...options],
     (programSeconds + 60) * 1000,
   );
-  write(out);
+  process.stdout.write(out);
   const counts = /^(\d+) passed, (\d+) failed/m.exec(out.split('\n').slice(-3).join('\n'));
   if (counts === null)
     return { passed: 0, failed: 1, failures: [`native/test: exit code ${code}, no count; ${err.slice(-800)}`], note: '' };
@@ -166,7 +166,6 @@ export async function testWine({
   filter,
   scale = '0.1',
   only = filter === undefined ? undefined : 'suite',
-  write = (text) => process.stdout.write(text),
 } = {}) {
   if (process.platform !== 'linux' || process.arch !== 'x64') throw new Failure('test:wine runs on Linux on x86-64 only', 2);
   if (only !== undefined && !['native', 'suite', 'all'].includes(only)) throw new Failure('--only takes native or suite', 2);
@@ -183,16 +182,16 @@ export async function testWine({
     total.failures.push(...failures);
     total.note = [total.note, note].filter(Boolean).join('; ');
   };
-  if (only !== 'suite') add(await nativeProgram(only === 'native' ? filter : undefined, write));
+  if (only !== 'suite') add(await nativeProgram(only === 'native' ? filter : undefined));
   if (only === 'native') return total;
   for (const version of chosen) {
-    write(`the suite on node.exe ${version} under Wine\n`);
-    add(await conformance(version, { filter, scale, write }));
+    say(`the suite on node.exe ${version} under Wine`);
+    add(await conformance(version, { filter, scale }));
   }
   return total;
 }
 
-export const testWineShort = (write) => testWine({ node: '20', filter: short, only: 'all', write });
+const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await runMain(async () => {

@@ -13,7 +13,7 @@ import { buildTools, ensureTools, testTools } from './setup.mjs';
 import { testKqueueShort } from './test-kqueue.mjs';
 import { testMachO } from './test-macho.mjs';
 import { testProgram } from './test-program.mjs';
-import { prepareWine, testWine, testWineShort } from './test-wine.mjs';
+import { prepareWine, testWine } from './test-wine.mjs';
 
 const usage = `usage: npm test -- [options]
 
@@ -120,40 +120,20 @@ const steps = {
   /** The addon for macOS, compiled and looked at. */
   macho: async () => ({ note: '', ...(await testMachO()) }),
 
-  /** Compiled for Windows, and under Wine native/test and a part of the suite; --full runs the suite whole (npm run test:wine). */
-  async wine({ full }, write) {
+  /** Compiled for Windows, and native/test under Wine; --full also runs the suite there (npm run test:wine). */
+  async wine({ full }) {
     try {
       await prepareWine();
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       return process.env.CI ? one(error.message) : { passed: 0, failed: 0, note: `not run: ${error.message}` };
     }
-    return full ? testWine({ scale: '1', write }) : testWineShort(write);
+    return testWine(full ? { scale: '1' } : { only: 'native' });
   },
 };
 
 /** Steps that compile for themselves, beside whose predecessors scripts/build-ahead.mjs does it. */
 const builtAhead = ['native', 'kqueue', 'program', 'macho', 'wine'];
-
-/** Steps that begin beside an earlier one: the programs of native/test compute, Wine's mostly wait. The suite whole, with --full, has the machine to itself. */
-const beside = { native: 'wine' };
-
-/** Starts a step whose turn to be shown comes later; what it writes is kept until then. `ended` never rejects. */
-function begin(name, values) {
-  const text = [];
-  const started = performance.now();
-  const ended = steps[name](values, (part) => text.push(part)).then(
-    (result) => ({ ...result, seconds: Math.round((performance.now() - started) / 1000) }),
-    (error) => ({ error }),
-  );
-  const show = async () => {
-    const { error, ...result } = await ended;
-    process.stdout.write(text.join(''));
-    if (error !== undefined) throw error;
-    return result;
-  };
-  return { ended, show };
-}
 
 /** Starts it; resolves when it has ended. What it prints goes to a file: it would stand in the middle of another step's output. */
 async function buildAhead() {
@@ -237,23 +217,19 @@ await runMain(async () => {
   const results = [];
   let broken = false;
   let ahead = null;
-  const begun = new Map();
   for (const name of Object.keys(steps).filter((step) => only.includes(step))) {
     const without = broken ? 'the build failed' : notRun(name);
     if (without !== null) {
       results.push({ name, passed: 0, failed: 0, seconds: 0, note: `not run: ${without}` });
       continue;
     }
-    // Only beside vitest, which is long and mostly waits; but for `beside`, the steps behind it have the machine to themselves.
+    // Only beside vitest, which is long and mostly waits; the steps behind it have the machine to themselves.
     if (name === 'vitest' && only.some((step) => builtAhead.includes(step))) ahead = buildAhead();
     else if (name !== 'vitest') await ahead;
-    const other = beside[name];
-    if (!values.full && only.includes(other) && notRun(other) === null) begun.set(other, begin(other, values));
     say(`── ${name} ──`);
     const started = performance.now();
-    const result = begun.has(name) ? await begun.get(name).show() : await steps[name](values);
-    await begun.get(other)?.ended;
-    results.push({ name, seconds: Math.round((performance.now() - started) / 1000), ...result });
+    const result = await steps[name](values);
+    results.push({ name, ...result, seconds: Math.round((performance.now() - started) / 1000) });
     broken ||= name === 'build' && result.failed > 0;
   }
 

@@ -79,9 +79,17 @@ class AsyncHandle {
   }
 
   void* owner = nullptr;
+  void (*leave)(void* owner) = nullptr;
 
  private:
-  static void OnCleanup(napi_async_cleanup_hook_handle, void* data) { static_cast<AsyncHandle*>(data)->Close(); }
+  // The environment ends, and its ports after this: until then nobody may send to a handle that is being closed.
+  static void OnCleanup(napi_async_cleanup_hook_handle, void* data) {
+    auto* self = static_cast<AsyncHandle*>(data);
+    if (self->owner != nullptr)
+      self->leave(self->owner);
+    else
+      self->Close();
+  }
   static void OnClosed(UvHandle* handle) {
     auto* self = static_cast<AsyncHandle*>(handle->data);
     std::free(handle);
@@ -96,18 +104,14 @@ class AsyncHandle {
 
 class AsyncLoop final : public EventLoop {
  public:
-  ~AsyncLoop() override {
-    if (async_ == nullptr) return;
-    source_->SetWaker(nullptr);  // nobody sends any more
-    async_->owner = nullptr;
-    async_->Close();
-  }
+  ~AsyncLoop() override { Leave(); }
   bool Open(napi_env env, LoopSource& source, void (*wake)(void*), void* data) {
     uv_loop_s* loop = nullptr;
     if (!TheUv().complete || napi_get_uv_event_loop(env, &loop) != napi_ok) return false;
     async_ = AsyncHandle::Make(env, loop, &AsyncLoop::OnAsync);
     if (async_ == nullptr) return false;
     async_->owner = this;
+    async_->leave = [](void* owner) { static_cast<AsyncLoop*>(owner)->Leave(); };
     source_ = &source;
     wake_ = wake;
     data_ = data;
@@ -115,11 +119,25 @@ class AsyncLoop final : public EventLoop {
     source.SetWaker([handle = async_->handle()] { TheUv().async_send(handle); });
     return true;
   }
-  void Ref() override { TheUv().ref(async_->handle()); }
-  void Unref() override { TheUv().unref(async_->handle()); }
-  void Wake() override { TheUv().async_send(async_->handle()); }
+  void Ref() override {
+    if (async_ != nullptr) TheUv().ref(async_->handle());
+  }
+  void Unref() override {
+    if (async_ != nullptr) TheUv().unref(async_->handle());
+  }
+  void Wake() override {
+    if (async_ != nullptr) TheUv().async_send(async_->handle());
+  }
 
  private:
+  void Leave() {
+    if (async_ == nullptr) return;
+    source_->SetWaker(nullptr);  // nobody sends any more
+    async_->owner = nullptr;
+    async_->Close();
+    async_ = nullptr;
+  }
+
   static void OnAsync(UvHandle* handle) {
     auto* self = static_cast<AsyncLoop*>(static_cast<AsyncHandle*>(handle->data)->owner);
     if (self == nullptr) return;

@@ -5,7 +5,7 @@
 
 import { createWriteStream, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { Failure, runMain, say } from './lib/log.mjs';
 import { buildFolder, cliFile, denyUringFile, reportFolder, root } from './lib/paths.mjs';
 import { run } from './lib/run.mjs';
@@ -38,6 +38,14 @@ function readReport(file) {
     return null; // the step reports that it left none
   }
 }
+
+/** Of what a test said, as much as a line's reader needs: a log may be cut to its tail. */
+const shortened = (message) => {
+  const lines = stripVTControlCharacters(message)
+    .split('\n')
+    .filter((line) => !/^\s*(at |$)/.test(line));
+  return lines.slice(0, 12).join('\n  ').slice(0, 1200);
+};
 
 /** Name → what to run; each resolves to `{ passed, failed, note, failures? }`. Later steps rely on `build`. */
 const steps = {
@@ -80,7 +88,7 @@ const steps = {
     const names = report.testResults
       .flatMap((result) => result.assertionResults)
       .filter((test) => test.status === 'failed')
-      .map((test) => test.fullName);
+      .map((test) => `${test.fullName}: ${shortened(test.failureMessages.join('\n'))}`);
     return {
       passed: report.numPassedTests,
       failed: failed + (process.env.CI ? left.length : 0),

@@ -132,7 +132,8 @@ export interface NativeModule {
   /** The monotonic clock, in milliseconds with fractions. */
   now(): number;
   probe(disable: string): BackendReport[];
-  createPort(control: Uint8Array, arena: Uint8Array, options: NativePortOptions): NativePort | NativePortError;
+  /** Undefined here and of `attachPort`: this thread is being terminated. */
+  createPort(control: Uint8Array, arena: Uint8Array, options: NativePortOptions): NativePort | NativePortError | undefined;
   /**
    * Joins a shared port. -1: it is closed; -2: there is no such token; -3: no room for one more thread. Without a control block: whether the
    * token is good, 0 if it is.
@@ -147,7 +148,7 @@ export interface NativeModule {
     s2: number,
     s3: number,
     disable: string,
-  ): NativePort | NativePortError | number;
+  ): NativePort | NativePortError | number | undefined;
   /** A handle's id, or the negated native error, or one of abi.ts's OPENED_… */
   openFile(path: string | Uint8Array, flags: number, mode: number): number;
   listen(family: number, address: Uint8Array, backlog: number, reusePort: boolean, ipv6Only: boolean): number;

@@ -236,6 +236,16 @@ function shortage({ errno, reason }: NativePortError['error']): Error | null {
 /** Its own property: a script may have given every object one of that name. */
 const isRefused = (answer: NativePort | NativePortError): answer is NativePortError => ObjectHasOwn(answer, 'error');
 
+/**
+ * Node forbids native calls to a thread that is being terminated (`Environment::can_call_into_js`) a moment before its script is
+ * stopped (`Environment::ExitEnv`, src/env.cc); what is called in between answers nothing, and can't throw either.
+ */
+function answered<T>(answer: T | undefined): T {
+  if (answer === undefined)
+    throw misuse(Error, 'ERR_PORT_CLOSED', 'this thread is being terminated: it can have no port any more');
+  return answer;
+}
+
 const unavailable = (message: string): Error => misuse(Error, 'ERR_BACKEND_UNAVAILABLE', message);
 
 function openBackend(
@@ -268,7 +278,7 @@ function openBackend(
   const control = new SharedArrayBuffer(abi.BLOCK_BYTES);
   const refused: string[] = [];
   for (const name of names) {
-    const port = native.createPort(new Uint8Array(control), arenaView, {
+    const answer = native.createPort(new Uint8Array(control), arenaView, {
       backend: name,
       maxOperations,
       ringEntries: 2 ** Math.ceil(Math.log2(ringEntries)),
@@ -279,6 +289,7 @@ function openBackend(
       disable: disabledFeatures(),
       fallbackReason: refused.join('; '),
     });
+    const port = answered(answer);
     if (!isRefused(port)) {
       const engine = new Engine(port, {
         maxOperations,
@@ -342,7 +353,7 @@ function attachNative(
   { index, generation, secret }: PortToken,
 ): NativePort | NativePortError | number {
   const word = (at: number): number => Number.parseInt(secret.slice(at, at + 8), 16);
-  return native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24), disabledFeatures());
+  return answered(native.attachPort(control, arena, index, generation, word(0), word(8), word(16), word(24), disabledFeatures()));
 }
 
 const freezeToken = (parts: PortToken): PortToken => Object.freeze({ ...parts });

@@ -110,7 +110,7 @@ describe.each(['light', 'dark'] as const)('%s', (colorScheme) => {
     await shown.screenshot({ path: path.join(screenshots, `matrix-cases-${colorScheme}.png`) });
   });
 
-  test.each([1280, 480])('a window of %i pixels has no bar to scroll sideways, whatever the texts', async (width) => {
+  test.each([1920, 1280, 480])('a window of %i pixels has no bar to scroll sideways, whatever the texts', async (width) => {
     await shown.setViewportSize({ width, height: 900 });
     expect(await shown.evaluate('document.documentElement.scrollWidth')).toBe(width);
     // What is too wide scrolls within its own frame; a long word is no reason.

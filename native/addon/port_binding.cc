@@ -27,15 +27,14 @@ napi_value Undefined(napi_env env) {
   return value;
 }
 
-// What JavaScript gets in place of the functions.
+// What JavaScript gets in place of the functions; nothing where the environment is going.
 napi_value Refused(napi_env env, const CreateError& error) {
   napi_value result = NewObject(env), description = NewObject(env);
   Set(env, description, "errno", Number(env, error.native_code));
   Set(env, description, "reason", Text(env, error.reason));
   // Defined, not assigned: a script may have put a setter of this name on Object.prototype, and it is by this property that a refusal is told.
   const napi_property_descriptor error_property = {"error", nullptr, nullptr, nullptr, nullptr, description, napi_enumerable, nullptr};
-  napi_define_properties(env, result, 1, &error_property);
-  return result;
+  return napi_define_properties(env, result, 1, &error_property) == napi_ok ? result : nullptr;
 }
 
 EndedBy EndedByOf(uint32_t by) {
@@ -142,7 +141,8 @@ napi_value PortBinding::Attach(napi_env env, napi_callback_info info) {
   return binding->Functions();
 }
 
-// The object of functions that JavaScript gets. Each keeps the binding alive.
+// The object of functions that JavaScript gets; each keeps the binding alive. Nothing, rather than half an object, where the environment is
+// going: Node refuses calls from there on for good (Environment::ExitEnv), so that the last one tells of all.
 napi_value PortBinding::Functions() {
   const napi_env env = env_;
   PortBinding* binding = this;
@@ -180,14 +180,16 @@ napi_value PortBinding::Functions() {
                     {"unreserve", &Unreserve},
                     {"handleInfo", &HandleInfo},
                     {"close", &Close}};
+  bool whole = false;
   for (const auto& function : kFunctions) {
+    whole = false;
     napi_value value;
     if (napi_create_function(env, function.name, NAPI_AUTO_LENGTH, function.callback, binding, &value) != napi_ok) continue;
     if (napi_add_finalizer(env, value, binding, &OnFunctionGone, nullptr, nullptr) != napi_ok) continue;
     binding->functions_++;
-    Set(env, result, function.name, value);
+    whole = Set(env, result, function.name, value);
   }
-  return result;
+  return whole ? result : nullptr;
 }
 
 void PortBinding::OnFunctionGone(napi_env, void* data, void*) {

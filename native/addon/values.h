@@ -34,8 +34,9 @@ inline napi_value NewArray(napi_env env) {
   napi_create_array(env, &value);
   return value;
 }
-inline void Set(napi_env env, napi_value object, const char* name, napi_value value) {
-  if (object != nullptr && value != nullptr) napi_set_named_property(env, object, name, value);
+// False: it isn't set, because the environment is going and takes no more calls.
+inline bool Set(napi_env env, napi_value object, const char* name, napi_value value) {
+  return object != nullptr && value != nullptr && napi_set_named_property(env, object, name, value) == napi_ok;
 }
 inline void Set(napi_env env, napi_value array, uint32_t index, napi_value value) {
   if (array != nullptr && value != nullptr) napi_set_element(env, array, index, value);

@@ -28,7 +28,19 @@ const signs: Readonly<Record<Verdict, { sign: string; name: string; of: string }
   'n/a': { sign: '–', name: 'na', of: "of a facility that the backend doesn't have" },
 };
 
-const style = `
+/** What the table of clauses needs beside its reports' columns, the width of a column, and the page's greatest width; rem. */
+const besideColumns = 32;
+const columnWidth = 5.5;
+const pageWidth = 90;
+
+/** A heading that stays needs the page itself to scroll. Where so many columns are too wide for that, the table scrolls, in a frame of its own. */
+function frame(columns: number): string {
+  const needed = besideColumns + columnWidth * columns;
+  const rule = '.wide { overflow: auto; max-height: 96vh; }';
+  return needed > pageWidth ? rule : `@media (max-width: ${needed}rem) { ${rule} }`;
+}
+
+const style = (columns: number) => `
 :root { color-scheme: light dark; --back: #fcfcfb; --raised: #f2f3f1; --line: #d5d9d4; --text: #1d2420; --aside: #5b665f; --link: #0b6b4f;
   --pass: #0b6b4f; --pass-back: #e3f2ec; --fail: #9d1c1c; --fail-back: #fbe0de; --gated: #7a5200; --gated-back: #fbeecb;
   --unable: #7a3b00; --unable-back: #fde3cf; }
@@ -36,7 +48,7 @@ const style = `
   --link: #6fd3ae; --pass: #6fd3ae; --pass-back: #17322a; --fail: #ff9c94; --fail-back: #4a1c1a; --gated: #f2c766; --gated-back: #3d3113;
   --unable: #ffb27a; --unable-back: #43290f; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 90rem; padding: 1.5rem; background: var(--back); color: var(--text);
+body { margin: 0 auto; max-width: ${pageWidth}rem; padding: 1.5rem; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { letter-spacing: -0.01em; margin: 0 0 0.5rem; }
 h2 { margin: 2rem 0 0.5rem; }
@@ -70,10 +82,10 @@ td.unable, tr.clause td.unable { background: var(--unable-back) !important; }
 .controls { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; }
 input[type='search'] { font: inherit; padding: 0.3rem 0.6rem; border: 1px solid var(--line); border-radius: 6px;
   background: var(--raised); color: var(--text); }
-/* A heading that stays needs the page itself to scroll; where the table is wider than that, it scrolls by itself. */
+${frame(columns)}
 @media (max-width: 60rem) {
   body { padding: 1rem; }
-  .wide { overflow-x: auto; }
+  .wide { overflow-x: auto; max-height: none; }
   #matrix thead th { position: static; box-shadow: none; }
   #matrix .case td:first-child { min-width: 9rem; }
   #matrix .cell { min-width: 3.2rem; font-size: 0.85rem; }
@@ -213,7 +225,7 @@ export function htmlPage(matrix: Matrix, titles: ReadonlyMap<string, string>): s
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>completion-port: what each backend passes</title>
-<style>${style}</style>
+<style>${style(columns.length)}</style>
 </head>
 <body>
 <h1>What each backend passes</h1>

@@ -113,7 +113,7 @@ export const cases: readonly ConformanceCase[] = [
         await t.sleep(10);
         t.equal(port.stats().waiting, 1, 'threads that wait while the first one computes');
         crew.set('go', 1);
-        if (how === 'terminate') void worker.terminate();
+        if (how === 'terminate') void crew.terminate(round);
         t.equal((await t.within(2000, taker, 'the second thread is released')).key, 2, 'its packet');
         await t.within(2000, ended, 'the end of the first thread');
         const { threads } = port.stats();

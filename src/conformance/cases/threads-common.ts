@@ -12,7 +12,7 @@ export async function endThread(t: Context, crew: Crew, index: number, how: How)
   const gone = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
   if (how === 'throw') worker.removeAllListeners('error').on('error', () => {});
   const begin = clock();
-  if (how === 'terminate') void worker.terminate();
+  if (how === 'terminate') void crew.terminate(index);
   else crew.set('stop', 1);
   await t.within(4000, gone, `the end of a thread (${how})`);
   return clock() - begin;

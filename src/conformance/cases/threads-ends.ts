@@ -268,7 +268,7 @@ export const cases: readonly ConformanceCase[] = [
         await crew.reached('held', 1, 'the thread is in its state');
         await t.sleep(t.random.int(30));
         const begin = clock();
-        await t.within(4000, crew.worker(round).terminate(), 'terminate()');
+        await t.within(4000, crew.terminate(round), 'terminate()');
         times.push(clock() - begin);
         // What it left behind is dequeued by another thread, and then the port is as before.
         a.close();
@@ -304,7 +304,7 @@ export const cases: readonly ConformanceCase[] = [
         void crew.run(round, (w) => w.consume(w.port, w.data.role, () => void w.add('handled')), { role });
         await waiting(t, port, 1);
         // It waits, so the packet is handed to it; but its end is already decided.
-        const gone = crew.worker(round).terminate();
+        const gone = crew.terminate(round);
         port.post(round);
         await t.within(4000, gone, 'terminate()');
         const packet = port.getSync(crew.at('handled') === 0 ? 2000 : 0);
@@ -339,7 +339,7 @@ export const cases: readonly ConformanceCase[] = [
         let gone: Promise<number> | null = null;
         for (let key = 0; key < each - 1; key++) {
           port.post(key);
-          if (key === killed) gone = crew.worker(round).terminate();
+          if (key === killed) gone = crew.terminate(round);
           if (key % 5 === 0) await t.turn();
         }
         await t.within(4000, t.some(gone, 'terminate()'), 'terminate()');
@@ -433,7 +433,7 @@ async function manyTerminates(t: Context, total: number): Promise<void> {
     if (t.random.int(2) === 0) await crew.reached('held', 1, 'a thread is in its state');
     else await t.sleep(t.random.int(8));
     const begin = clock();
-    await t.within(5000, Promise.all(crew.workers.map((worker) => worker.terminate())), 'terminate() of four threads');
+    await t.within(5000, Promise.all(crew.workers.map((_, index) => crew.terminate(index))), 'terminate() of four threads');
     times.push(clock() - begin);
     for (const socket of pairs) socket.close();
     const until = t.now() + 4000;

@@ -124,7 +124,7 @@ export const cases: readonly ConformanceCase[] = [
         }
         await t.within(2000, port.closed, 'closed of the thread’s port object');
         t.throws(() => t.api.CompletionPort.attach(token), { code: 'ERR_PORT_CLOSED' }, 'attaching after the last detach');
-        await t.within(2000, crew.worker(0).terminate(), 'the end of the thread');
+        await t.within(2000, crew.terminate(0), 'the end of the thread');
         await t.eventually(() => t.fdCount() <= fds, 'all descriptors are closed, those of the handles too');
         // Nobody listens there any more.
         t.api.TcpListener.listenSync({ port: number, host: '127.0.0.1' }).close();

@@ -245,7 +245,7 @@ const clock = () => Number(process.hrtime.bigint()) / 1e6;
       const value = await (0, eval)('(' + role + ')')(own);
       parentPort.postMessage({ id, value });
     } catch (error) {
-      parentPort.postMessage({ id, error: String(error?.stack ?? error) });
+      parentPort.postMessage({ id, error: String(error?.stack ?? error), closed: error?.code === 'ERR_PORT_CLOSED' });
     }
   });
   if (workerData.token !== null) scope.port = scope.attach(workerData.token);
@@ -292,6 +292,7 @@ export class Crew {
   readonly board: Int32Array<SharedArrayBuffer>;
   readonly #t: Context;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #terminated = new Set<number>();
   #last = 0;
 
   private constructor(t: Context, cells: number) {
@@ -324,13 +325,15 @@ export class Crew {
       });
       this.workers.push(worker);
       return new Promise<void>((resolve) => {
-        worker.on('message', (message: { id: number; value?: unknown; error?: string }) => {
+        worker.on('message', (message: { id: number; value?: unknown; error?: string; closed?: boolean }) => {
           if (message.id === 0) {
             resolve();
             return;
           }
           const waiting = this.#waiting.get(message.id);
           this.#waiting.delete(message.id);
+          // The last call of a thread that is being terminated: it may meet a port that is gone with it.
+          if (message.closed === true && this.#terminated.has(index)) return;
           if (message.error === undefined) waiting?.resolve(message.value);
           else waiting?.reject(new Error(`thread ${index}: ${message.error}`));
         });
@@ -362,6 +365,12 @@ export class Crew {
 
   worker(index: number): Worker {
     return this.#t.some(this.workers[index], `thread ${index}`);
+  }
+
+  /** The thread's end, from outside. What it was running never settles. */
+  terminate(index: number): Promise<number> {
+    this.#terminated.add(index);
+    return this.worker(index).terminate();
   }
 
   /** Sends threads into a wait on `port` one after the other, so that the last of `order` waits on top of the stack. */

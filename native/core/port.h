@@ -211,7 +211,7 @@ class Port : public LoopSource {
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
     void Acquire() {
-      if (port_.shared_) LockSpinning(port_.mutex_);
+      if (port_.shared_) port_.mutex_.lock();
       held_ = true;
     }
     void Drop() {
@@ -295,7 +295,7 @@ class Port : public LoopSource {
 
   const bool shared_;
   PortOptions options_;
-  std::mutex mutex_;
+  SpinMutex mutex_;
   std::atomic<std::thread::id> driver_{};
   bool kick_wanted_ = false;  // the driver has something to do, and may be waiting
   Arena arena_;
@@ -359,7 +359,7 @@ class Port : public LoopSource {
   std::atomic<bool> deserted_{false};  // set in the hold in which attached_ becomes 0
   uint32_t in_flight_ = 0;             // operations whose packet isn't delivered, and promises of Reserve; of all threads
   Waiters waiters_;
-  std::condition_variable driver_turned_;  // with mutex_
+  std::condition_variable_any driver_turned_;  // with mutex_
   uint64_t driver_turns_ = 0;
   uint32_t driver_awaited_ = 0;
   bool driver_waits_ = false;

@@ -282,7 +282,7 @@ bool Port::Detach(Attachment& a) {
       return found;
     };
     if (busy()) WaitForDriver(lock);
-    std::unique_lock held(mutex_, std::adopt_lock);
+    std::unique_lock<SpinMutex> held(mutex_, std::adopt_lock);
     leaving_++;
     driver_turned_.wait(held, [&] { return !busy(); });
     leaving_--;
@@ -359,7 +359,7 @@ void Port::WaitForDriver(Lock&) {
     driver_kicked_ = true;
     Kick();
   }
-  std::unique_lock held(mutex_, std::adopt_lock);
+  std::unique_lock<SpinMutex> held(mutex_, std::adopt_lock);
   driver_turned_.wait(held, [&] { return driver_turns_ >= target; });
   held.release();
   driver_awaited_--;

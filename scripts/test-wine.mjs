@@ -191,7 +191,7 @@ export async function testWine({
   return total;
 }
 
-const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
+export const testWineShort = () => testWine({ node: '20', filter: short, only: 'all' });
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await runMain(async () => {

@@ -10,7 +10,7 @@
 
 import type { AsyncResource } from 'node:async_hooks';
 import * as abi from './abi.js';
-import { AbortError, handleClosed, misuse, portClosed } from './errors.js';
+import { AbortError, handleClosed, misuse, portClosed, threadEnding } from './errors.js';
 import type { Handle, HandleState } from './handle.js';
 import { Memory } from './memory.js';
 import type { NativePort } from './native.js';
@@ -476,6 +476,7 @@ export class Engine {
     const info = generation >= 2 ** 32 ? undefined : this.native.handleInfo(id % abi.HANDLE_INDEX_SPAN, generation);
     if (info === undefined) throw handleClosed();
     if (info === null) throw misuse(Error, 'ERR_NOT_ASSOCIATED', 'the handle is not associated with this port');
+    if (info.length === 0) throw threadEnding();
     const [kind, key, append] = info;
     return (handleMakers[kind] as (typeof handleMakers)[number])(id, this, key, append);
   }

@@ -172,6 +172,14 @@ export function portClosed(): Error {
   return misuse(Error, 'ERR_PORT_CLOSED', 'the completion port is closed');
 }
 
+/**
+ * Node forbids native calls to a thread that is being terminated (`Environment::can_call_into_js`) a moment before its script is
+ * stopped (`Environment::ExitEnv`, src/env.cc). What is called in between gives nothing, or an empty array, and can't throw either.
+ */
+export function threadEnding(): Error {
+  return misuse(Error, 'ERR_PORT_CLOSED', 'this thread is being terminated: it has no port any more');
+}
+
 export function handleClosed(): Error {
   return misuse(Error, 'ERR_HANDLE_CLOSED', 'the handle is closed');
 }

@@ -111,8 +111,8 @@ export interface NativePort {
   /** Promises one operation its room before it is submitted. */
   reserve(): boolean;
   unreserve(count: number): void;
-  /** [kind, key, append]; undefined: closed; null: another port's, or none's. */
-  handleInfo(index: number, generation: number): [kind: number, key: number, append: boolean] | undefined | null;
+  /** [kind, key, append]; undefined: closed; null: another port's, or none's; []: this thread is being terminated. */
+  handleInfo(index: number, generation: number): [kind: number, key: number, append: boolean] | [] | undefined | null;
 }
 
 export interface ProcessCounts {

@@ -5,7 +5,16 @@ import { AsyncResource } from 'node:async_hooks';
 import * as abi from './abi.js';
 import type { Dispatch, Handler } from './engine.js';
 import { Engine } from './engine.js';
-import { AbortError, illegalConstructor, invalidThis, misuse, portClosed, wrongType, wrongValue } from './errors.js';
+import {
+  AbortError,
+  illegalConstructor,
+  invalidThis,
+  misuse,
+  portClosed,
+  threadEnding,
+  wrongType,
+  wrongValue,
+} from './errors.js';
 import { appends, flagsArgument, modeArgument, pathArgument } from './files.js';
 import type { Handle } from './handle.js';
 import { disown, handleArgument } from './handle.js';
@@ -236,13 +245,8 @@ function shortage({ errno, reason }: NativePortError['error']): Error | null {
 /** Its own property: a script may have given every object one of that name. */
 const isRefused = (answer: NativePort | NativePortError): answer is NativePortError => ObjectHasOwn(answer, 'error');
 
-/**
- * Node forbids native calls to a thread that is being terminated (`Environment::can_call_into_js`) a moment before its script is
- * stopped (`Environment::ExitEnv`, src/env.cc); what is called in between answers nothing, and can't throw either.
- */
 function answered<T>(answer: T | undefined): T {
-  if (answer === undefined)
-    throw misuse(Error, 'ERR_PORT_CLOSED', 'this thread is being terminated: it can have no port any more');
+  if (answer === undefined) throw threadEnding();
   return answer;
 }
 
@@ -496,7 +500,8 @@ export class CompletionPort<C = unknown> {
   /**
    * Creates a port. It holds a ring of the kernel's and the arena until it is closed.
    *
-   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM, EMFILE, ENFILE; ERR_NOT_SUPPORTED for an inverted shared port; misuse
+   * @throws ERR_BACKEND_UNAVAILABLE with the likely cause; ENOMEM, EMFILE, ENFILE; ERR_NOT_SUPPORTED for an inverted shared port;
+   * ERR_PORT_CLOSED in a worker that is being terminated; misuse
    */
   static create<C = unknown>(options: CreateOptions = {}): CompletionPort<C> {
     if (typeof options !== 'object' || options === null) throw wrongType('options', 'an object', options);

@@ -189,6 +189,7 @@ napi_value PortBinding::Functions() {
     binding->functions_++;
     whole = Set(env, result, function.name, value);
   }
+  if (functions_ == 0) delete this;  // nothing else would
   return whole ? result : nullptr;
 }
 

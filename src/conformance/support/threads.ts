@@ -245,7 +245,7 @@ const clock = () => Number(process.hrtime.bigint()) / 1e6;
       const value = await (0, eval)('(' + role + ')')(own);
       parentPort.postMessage({ id, value });
     } catch (error) {
-      parentPort.postMessage({ id, error: String(error?.stack ?? error), closed: error?.code === 'ERR_PORT_CLOSED' });
+      parentPort.postMessage({ id, error: String(error?.stack ?? error), ending: error?.code === 'ERR_PORT_CLOSED' && /being terminated/.test(error.message) });
     }
   });
   if (workerData.token !== null) scope.port = scope.attach(workerData.token);
@@ -325,7 +325,7 @@ export class Crew {
       });
       this.workers.push(worker);
       return new Promise<void>((resolve) => {
-        worker.on('message', (message: { id: number; value?: unknown; error?: string; closed?: boolean }) => {
+        worker.on('message', (message: { id: number; value?: unknown; error?: string; ending?: boolean }) => {
           if (message.id === 0) {
             resolve();
             return;
@@ -333,7 +333,7 @@ export class Crew {
           const waiting = this.#waiting.get(message.id);
           this.#waiting.delete(message.id);
           // The last call of a thread that is being terminated: it may meet a port that is gone with it.
-          if (message.closed === true && this.#terminated.has(index)) return;
+          if (message.ending === true && this.#terminated.has(index)) return;
           if (message.error === undefined) waiting?.resolve(message.value);
           else waiting?.reject(new Error(`thread ${index}: ${message.error}`));
         });

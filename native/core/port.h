@@ -361,7 +361,8 @@ class Port : public LoopSource {
   Waiters waiters_;
   std::condition_variable_any driver_turned_;  // with mutex_
   uint64_t driver_turns_ = 0;
-  uint32_t driver_awaited_ = 0;
+  uint64_t driver_target_ = 0;   // the last of the turns that somebody waits for
+  uint32_t driver_awaited_ = 0;  // threads that wait for a turn
   bool driver_waits_ = false;
   bool driver_kicked_ = false;
   bool driver_ticks_ = false;

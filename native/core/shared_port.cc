@@ -354,6 +354,7 @@ void Port::Stop() {
 void Port::WaitForDriver(Lock&) {
   if (on_driver()) return;
   const uint64_t target = driver_turns_ + 2;
+  driver_target_ = target;
   driver_awaited_++;
   if (driver_waits_ && !driver_kicked_) {
     driver_kicked_ = true;
@@ -394,7 +395,7 @@ double Port::DriverTurn() {
   driver_dozes_ = !queue_.empty() && moves != moves_before_;
   moves_before_ = moves;
   if (stopping_ && in_kernel_ == 0) return -1;
-  if (driver_awaited_ > 0) return 0;
+  if (driver_turns_ < driver_target_) return 0;  // not until who waits has woken: it may wait for this processor
   double wait = NextTimeoutMs();
   if (wait < 0) wait = kForever;
   if (driver_ticks_) wait = std::min(wait, Waiters::kTickMs);

@@ -503,6 +503,8 @@ bool UringPort::WatchLoop(int fd) {
 
 bool UringPort::Settle() {
   if (shared_) {
+    // What else there is are the driver's own calls: a kick is task work, too, for which each post of a flood would wait.
+    if (in_kernel_ == 0) return true;
     if (io_uring_cq_ready(&ring_) > 0) Reap();
     // Deferred task work, or completions beyond the CQ: the driver has been woken for it, or is on its way. Its own call that is left to it is
     // nothing that has finished; what stands behind that is.

@@ -125,7 +125,7 @@ export async function drive<C>(
   }
 }
 
-/** A loaded machine takes its time over starting programs: limits of a child that runs some, and of its case. */
+/** A loaded machine takes its time over starting programs, and over thousands of rounds: limits of a child with such, and of its case. */
 export const childMs = 20_000;
 export const childCaseMs = 25_000;
 

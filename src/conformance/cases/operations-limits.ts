@@ -2,7 +2,7 @@
 
 import type { ConformanceCase, Context, Operation, Packet, Port } from '../types.js';
 import { forEachWay, variants } from '../variants.js';
-import { childAnswer } from './buffers.js';
+import { childAnswer, childCaseMs, childMs } from './buffers.js';
 import { noMore } from './flight.js';
 import { testBuild } from './test-build.js';
 
@@ -286,9 +286,9 @@ export const cases: readonly ConformanceCase[] = [
     clause: 'OP-07',
     title: 'slots used again thousands of times, ended in every way, mix no operations up',
     reference: reuse,
-    timeoutMs: 20_000,
+    timeoutMs: childCaseMs,
     async run(t) {
-      const answer = await childAnswer<{ wrong: string[] }>(t, slotRounds(t.count(3000, 100)));
+      const answer = await childAnswer<{ wrong: string[] }>(t, slotRounds(t.count(3000, 100)), { timeoutMs: childMs });
       t.deepEqual(answer.wrong, [], 'what went wrong');
     },
   },
@@ -298,9 +298,9 @@ export const cases: readonly ConformanceCase[] = [
     clause: 'OP-07',
     title: 'the same where slot generations wrap around at 16 (test build)',
     reference: reuse,
-    timeoutMs: 20_000,
+    timeoutMs: childCaseMs,
     async run(t) {
-      const answer = await testBuild<{ wrong: string[] }>(t, slotRounds(t.count(3000, 100)));
+      const answer = await testBuild<{ wrong: string[] }>(t, slotRounds(t.count(3000, 100)), {}, { timeoutMs: childMs });
       t.deepEqual(answer.wrong, [], 'what went wrong');
     },
   },

@@ -52,6 +52,11 @@ const PREFETCH_MAX = 64;
 const SLICE_MS = 20;
 /** … and into longer ones once it has lasted, which still end a terminated worker within 100 ms: idle threads cost less than half. */
 const LONG_SLICE_MS = 50;
+/**
+ * … where native code looks for that itself, into long ones. What else stops a script waits for their end: vm's `timeout`, a debugger, a heap
+ * snapshot of the worker.
+ */
+const LOOKED_AFTER_SLICE_MS = 2000;
 const LONG_AFTER = 25;
 /** setTimeout fires at once above this. */
 const TIMER_MAX = 2 ** 31 - 1;
@@ -854,7 +859,7 @@ export class Engine {
     let wants = abi.ENTER_WANT_USER | abi.ENTER_WANT_INTERNAL;
     if (timeout > 0 && (this.shared || privateEngines.length > 1)) submitOthers(this);
     for (let slices = 0; ; slices++) {
-      const slice = slices < LONG_AFTER ? SLICE_MS : LONG_SLICE_MS;
+      const slice = slices < LONG_AFTER ? SLICE_MS : this.#longSlice();
       const left = timeout === 0 ? 0 : deadline === INFINITE ? slice : deadline - native.now();
       const count =
         left > 0
@@ -870,6 +875,12 @@ export class Engine {
       if (this.u32[abi.QUEUED_U32] === 0) return null;
       wants = abi.ENTER_WANT_USER;
     }
+  }
+
+  /** The slices of all threads end at the same moments of the clock: one finds in the caches what the one before it has brought there. */
+  #longSlice(): number {
+    const most = this.native.looksForEnd ? LOOKED_AFTER_SLICE_MS : LONG_SLICE_MS;
+    return most - (native.now() % most);
   }
 
   getOneSync(timeout: number): CompletionPacket | null {

@@ -55,6 +55,8 @@ export interface NativePort {
   readonly concurrency: number;
   /** As its creator gave it. */
   readonly fallbackReason?: string;
+  /** A wait in `enter` ends soon if the thread's script is to be terminated, however long it may last. */
+  readonly looksForEnd: boolean;
   /** Takes the submission entries, submits, waits as the control block says, fills completion entries; returns their number. */
   enter(): number;
   /** Appends the post that the control block describes to the one queue, behind what is already finished. */

@@ -1,4 +1,5 @@
-// Threads that come to a shared port at the very moment at which its last one leaves: they join it, or are told that it is closed.
+// Threads that come to a shared port at the very moment at which its last one leaves: they join it, or are told that it is closed. And threads that
+// have waited for long, whose sleep native code looks after.
 
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -55,3 +56,40 @@ test.each(['io_uring', 'epoll'])('%s: attach while the last thread detaches', { 
   expect(signal, `it hung; ${stderr}`).toBe(null);
   expect(stdout, stderr).toBe('["ERR_PORT_CLOSED"]\n');
 });
+
+test.each(['io_uring', 'epoll'])(
+  '%s: a worker that has waited for long ends within 100 ms of its termination',
+  { timeout: 60_000 },
+  (backend) => {
+    const waits = `
+    import { workerData } from 'node:worker_threads';
+    import { CompletionPort } from 'completion-port';
+    CompletionPort.attach(workerData).getSync();`;
+    const source = `
+    import { Worker } from 'node:worker_threads';
+    import { CompletionPort } from 'completion-port';
+    const port = CompletionPort.create({ backend: '${backend}', shared: true });
+    const workers = Array.from({ length: 5 }, () => new Worker(${JSON.stringify(waits)}, { eval: true, workerData: port.token }));
+    while (port.stats().waiting < 5) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    const times = [];
+    for (const worker of workers) {
+      const begin = performance.now();
+      await worker.terminate();
+      times.push(performance.now() - begin);
+    }
+    const { threads, waiting } = port.stats();
+    port.close();
+    console.log(JSON.stringify({ times, threads, waiting }));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+      cwd: root,
+      encoding: 'utf8',
+      timeout: 50_000,
+    });
+    expect(stdout, stderr).toMatch(/^\{"times"/);
+    const { times, threads, waiting } = JSON.parse(stdout) as { times: number[]; threads: number; waiting: number };
+    expect([threads, waiting]).toEqual([1, 0]);
+    // The one in the middle, as in THREAD-05.
+    expect(times.sort((a, b) => a - b)[2], `of ${times.join(', ')} ms`).toBeLessThan(100);
+  },
+);

@@ -37,6 +37,13 @@ napi_value Refused(napi_env env, const CreateError& error) {
   return napi_define_properties(env, result, 1, &error_property) == napi_ok ? result : nullptr;
 }
 
+// Whether Node refuses to run more of this thread's script: a terminated worker, from the call on (Environment::ExitEnv sets is_stopping, which
+// can_call_into_js reads). A function of Node-API that may run a script looks at that first, and without a value this one does nothing else.
+bool IsEnding(void* env) {
+  napi_value none = nullptr;
+  return napi_coerce_to_bool(static_cast<napi_env>(env), nullptr, &none) != napi_invalid_arg;
+}
+
 EndedBy EndedByOf(uint32_t by) {
   return by >= static_cast<uint32_t>(EndedBy::kCancel) && by <= static_cast<uint32_t>(EndedBy::kClose) ? static_cast<EndedBy>(by)
                                                                                                        : EndedBy::kCancel;
@@ -103,6 +110,7 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
   binding->port_ = std::move(port);
   binding->attachment_ = attachment;
   binding->notifier_ = std::move(notifier);
+  if (binding->notifier_ && EventLoop::HasUv(env)) binding->notifier_->LookForEnd(&IsEnding, env);
   binding->environment_->ports.insert(binding);
   napi_create_reference(env, control, 1, &binding->control_ref_);
   napi_create_reference(env, arena, 1, &binding->arena_ref_);
@@ -149,6 +157,7 @@ napi_value PortBinding::Functions() {
   napi_value result = NewObject(env), features = NewObject(env);
   Set(env, result, "name", Text(env, port_->name()));
   for (const auto& [name, on] : port_->features()) Set(env, features, name.c_str(), Boolean(env, on));
+  Set(env, result, "looksForEnd", Boolean(env, notifier_ && EventLoop::HasUv(env)));
   if (inverted_wanted_) Set(env, features, "inverted", Boolean(env, inverted_));
   Set(env, result, "features", features);
   Set(env, result, "maxOperations", Number(env, port_->options().max_operations));

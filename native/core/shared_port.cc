@@ -182,9 +182,9 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   const double until = MonotonicMs() + timeout;
   for (double left = timeout; left > 0 && !waiter.handed && !closing_; left = until - MonotonicMs()) {
     lock.Drop();
-    waiter.wake->Park(left);
+    const bool stays = waiter.wake->Park(left);
     lock.Acquire();
-    if (waiter.handed) break;
+    if (waiter.handed || !stays) break;
     if (const uint32_t count = settle()) return count;  // it keeps its place among those that wait
   }
   if (waiter.handed) return fetch();

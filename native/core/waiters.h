@@ -28,8 +28,11 @@ class Wake {
 
   // Ends the thread's sleep, or the next one if it doesn't sleep.
   void Unpark();
-  // Sleeps until Unpark, at most timeout_ms. By its own thread only.
-  void Park(double timeout_ms);
+  // Sleeps until Unpark, at most timeout_ms; false: the thread has to leave its wait, says what LookForEnd was given. By its own thread only.
+  bool Park(double timeout_ms);
+  // Called every 80 ms of a sleep, on the thread itself, whether it has to leave: a worker is terminated by a flag that only it may
+  // read. Before its first Park.
+  void LookForEnd(bool (*must_leave)(void*), void* data);
   // Wakes the thread's event loop. Several calls may come out as one.
   virtual void Notify() = 0;
 
@@ -38,6 +41,8 @@ class Wake {
   std::condition_variable condition_;
   bool token_ = false;
   int yields_ = 0;  // how many times more Park yields before it sleeps
+  bool (*must_leave_)(void*) = nullptr;
+  void* must_leave_data_ = nullptr;
 };
 
 // What the watcher knows of a thread.

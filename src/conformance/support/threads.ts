@@ -451,6 +451,35 @@ export async function mostly(
   }
 }
 
+/**
+ * Runs `flood`, in which `total` packets are handled while threads count in `failed` those at whose start too many ran: none, if the port itself
+ * saw no thread asleep. One that it saw is one too many when it goes on, and each packet that others take until it comes back for its next one
+ * is met by too many: until it has had a processor again, which is the machine's. So then their number is only bounded, in the best of
+ * three floods; with a broken limit it would be nearly every packet, in each.
+ */
+export async function floodWithin(
+  t: Context,
+  port: SharedPort,
+  crew: Crew,
+  total: number,
+  what: string,
+  flood: () => Promise<void>,
+): Promise<void> {
+  const bound = 2 + total / 50;
+  const found: string[] = [];
+  for (let i = 0; i < 3; i++) {
+    const before = sleepsNoticed(port);
+    crew.clear();
+    await flood();
+    for (let key = 0; key < total; key++) if (crew.at(key) !== 1) t.fail(`packet ${key} was handled ${crew.at(key)} times`);
+    const failed = crew.at('failed');
+    if (before !== null && sleepsNoticed(port) === before) t.equal(failed, 0, `${what}, although no thread slept`);
+    if (failed < bound) return;
+    found.push(`${failed}, ${crew.at('most')} threads at most`);
+  }
+  t.fail(`${what}, of ${total}: expected less than ${bound} in one of three floods, got ${found.join('; ')}`);
+}
+
 /** The middle one of several measurements: what a busy machine does to one or two of them doesn't count. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);

@@ -80,7 +80,10 @@ export async function connected(port: number): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   socket.on('error', () => {}); // tests look at what came, and a reset shows there
   await once(socket, 'connect');
-  return socket;
+  if (socket.localPort !== port) return socket;
+  // Nobody listens: the system has bound the socket to the very number that is free again, and TCP has connected it with itself.
+  socket.resetAndDestroy();
+  return connected(port);
 }
 
 /** Everything that comes until the other side ends; rejects with the socket's error if it breaks. */

@@ -83,6 +83,16 @@ export async function connected(
   return { server, client, peer };
 }
 
+/**
+ * A port that nobody listens at, and that nobody gets meanwhile, for it has a connection yet: one that was merely free a moment ago may be given to
+ * the very socket that connects to it, which TCP then connects with itself.
+ */
+export async function unusedPort(net: Net): Promise<number> {
+  const { server, peer } = await connected(net);
+  server.close();
+  return peer.localPort as number;
+}
+
 /** All that a socket receives until its end. (Not by `for await`, which would destroy the socket at the end.) */
 export function received(socket: Socket): Promise<Buffer> {
   return new Promise((resolve, reject) => {

@@ -21,6 +21,7 @@ import {
   track,
   trackServer,
   turn,
+  unusedPort,
 } from './net-support.js';
 
 describe.each(implementations)('%s', (_name, net) => {
@@ -527,9 +528,7 @@ describe.each(implementations)('%s', (_name, net) => {
 
   describe('errors', () => {
     test('a refused connection: ECONNREFUSED with the end point', async () => {
-      const server = net.createServer();
-      const port = await listen(server);
-      await new Promise((resolve) => server.close(resolve));
+      const port = await unusedPort(net);
       const client = track(net.connect(port, '127.0.0.1'));
       const order = recordEvents(client, 'error', 'close');
       const [error] = (await once(client, 'error')) as [NodeJS.ErrnoException];
@@ -765,9 +764,7 @@ describe.each(implementations)('%s', (_name, net) => {
     });
 
     test('if no address answers, the errors come together', async () => {
-      const server = net.createServer();
-      const port = await listen(server);
-      await new Promise((resolve) => server.close(resolve));
+      const port = await unusedPort(net);
       const client = track(
         net.connect({
           port,

@@ -1,10 +1,11 @@
 // GET-01 to GET-04 and GET-10: what one get gives, and when it gives up. Several gets at once are in get-mixed.ts, what keeps the
 // process alive (GET-07) in get-alive.ts.
 
-import { asyncGetters, freePort, getters, quietPeer, waitFor } from '../support/getting.js';
+import { asyncGetters, getters, quietPeer, waitFor } from '../support/getting.js';
 import { alsoInverted } from '../support/inverted.js';
 import type { ConformanceCase } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
+import { unusedPort } from './tcp-common.js';
 
 const timeouts = [0.25, 1, 4.5, 10, 30, 60.7];
 
@@ -160,7 +161,7 @@ export const cases: ConformanceCase[] = alsoInverted(
       async (t, way) => {
         const port = t.createPort();
         const readOnly = t.openFile(port, 11, t.tempFile('file', 'x'), 'r');
-        const closedPort = await freePort(t);
+        const closedPort = unusedPort(t);
         const socket = t.track(t.api.TcpSocket.openSync());
         port.associate(socket, 12);
         const listener = t.listener(port, 13);

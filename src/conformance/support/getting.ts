@@ -74,14 +74,6 @@ export function finished(t: Context, port: Port, packets: number): void {
     if (t.now() > end) t.fail(`${port.stats().queued} packets of ${packets} are queued after 2 s`);
 }
 
-/** A TCP port number of this machine on which nothing listens. */
-export async function freePort(t: Context): Promise<number> {
-  const listener = t.listener();
-  const { port } = listener.address;
-  listener.close();
-  return port;
-}
-
 /** A server in a thread of its own that answers each byte with one byte, so many milliseconds later. */
 export async function quietPeer(t: Context, delayMs: number): Promise<number> {
   const worker = t.worker(

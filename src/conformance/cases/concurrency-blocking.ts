@@ -170,7 +170,7 @@ export const cases: readonly ConformanceCase[] = [
       const crew = await Crew.start(t, null, 3);
       await mostly(
         t,
-        3,
+        7,
         async () => {
           const wrong: string[] = [];
           crew.clear();
@@ -371,7 +371,7 @@ export const cases: readonly ConformanceCase[] = [
         excused = rest.excused;
         return wrong;
       };
-      await mostly(t, 3, attempt, () => excused);
+      await mostly(t, 7, attempt, () => excused);
     },
   },
 ];

@@ -107,9 +107,10 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   const auto settle = [&] { return (flags & kEnterWantInternal) != 0 ? Fill(a, max, kEnterWantInternal) : 0; };
   const auto take = [&](uint32_t count) {
     for (; count < max && !queue_.empty(); count++) {
-      const CompletionEntry packet = queue_.front();
-      a.taken.push_back({queue_.Pop(), packet});
-      PutOut(a, &out[count], packet);
+      Attachment::Taken& taken = a.taken.emplace_back();
+      taken.packet = queue_.front();
+      taken.number = queue_.Pop();
+      PutOut(a, &out[count], taken.packet);
     }
     if (count > 0) a.control->unseen = 1;
     return count;

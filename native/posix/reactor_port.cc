@@ -65,6 +65,32 @@ void CopyBytes(const FileRequest& request, uint64_t at, std::byte* own, size_t b
   }
 }
 
+// What a pool thread copies through. O_DIRECT wants aligned memory; what is given to the port is (open(2), NOTES).
+class CopyMemory {
+ public:
+  CopyMemory() = default;
+  ~CopyMemory() { ::operator delete(data_, kCopyAlignment); }
+  CopyMemory(const CopyMemory&) = delete;
+  CopyMemory& operator=(const CopyMemory&) = delete;
+
+  std::byte* data() const { return data_; }
+  // So many bytes, with anything in them. False: no memory.
+  bool Provide(size_t bytes) {
+    if (data_ != nullptr && bytes <= size_) return true;
+    ::operator delete(data_, kCopyAlignment);
+    data_ = static_cast<std::byte*>(::operator new(bytes, kCopyAlignment, std::nothrow));
+    size_ = data_ != nullptr ? bytes : 0;
+    return data_ != nullptr;
+  }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+// Of this pool thread, for one job after the other, kCopyBytesMax at most: memory that is new to the process for each costs a page fault for every
+// page of it, five to ten times as much as the write.
+thread_local CopyMemory own_memory;
+
 // The descriptor of a file whose port has ended before the last of the jobs that use it.
 struct Descriptor {
   explicit Descriptor(int fd_) : fd(fd_) {}
@@ -133,14 +159,12 @@ struct ReactorPort::FileJob final : pool::Job {
     if (!reads && !Writes(request.kind)) return Copy(0, nullptr, 0) ? Perform(request) : Lost();
     // An append is one write, or others' bytes could come in between.
     const uint64_t room = !reads && request.append ? length : std::min(length, kCopyBytesMax);
-    // O_DIRECT wants aligned memory; what is given to the port is (open(2), NOTES).
-    const auto release = [](std::byte* memory) { ::operator delete(memory, kCopyAlignment); };
-    const std::unique_ptr<std::byte, decltype(release)> own(
-        static_cast<std::byte*>(::operator new(static_cast<size_t>(room), kCopyAlignment, std::nothrow)), release);
-    if (!own) return {0, ENOMEM};
+    CopyMemory large;
+    CopyMemory& memory = room > kCopyBytesMax ? large : own_memory;
+    if (!memory.Provide(static_cast<size_t>(room))) return {0, ENOMEM};
     FileRequest part = request;
     part.kind = reads ? Opcode::kRead : Opcode::kWrite;
-    part.data = own.get();
+    part.data = memory.data();
     for (uint64_t done = 0;;) {
       part.length = static_cast<size_t>(std::min(room, length - done));
       part.position = request.position + static_cast<int64_t>(done);

@@ -231,7 +231,8 @@ async function serveShared() {
     }
   };
   if (options.wait === 'loop') {
-    port.dispatch((packet) => unlessClosed(() => onSharedPacket(packet)));
+    // The other threads may have drained, and closed the port, before this one comes to it.
+    unlessClosed(() => port.dispatch((packet) => unlessClosed(() => onSharedPacket(packet))));
     return;
   }
   try {

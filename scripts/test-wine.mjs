@@ -46,7 +46,8 @@ const toolFolder = join(buildFolder, 'tools/wine');
 /** Not below build/: its drive Z is a link to the root of the file system, which whatever walks the repository would follow. */
 const prefix = join(tmpdir(), `completion-port-wine-${fingerprint([], root).slice(0, 16)}`);
 const nodeFile = (version) => join(toolFolder, `node_modules/node-win-${version}/bin/node.exe`);
-const environment = { ...process.env, WINEPREFIX: prefix, WINEDEBUG: '-all' };
+// Wine names files beside ASCII by the locale; a machine without one is "C", which has none but ASCII.
+const environment = { ...process.env, LC_ALL: 'C.UTF-8', WINEPREFIX: prefix, WINEDEBUG: '-all' };
 /** Wine shows the root of the file system as drive Z. */
 const windowsPath = (file) => `Z:${file.replaceAll('/', '\\')}`;
 

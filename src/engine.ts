@@ -1475,6 +1475,11 @@ export class Engine {
     return this.#count - this.#cursor + this.#heldCount - this.#heldCursor;
   }
 
+  /** How many entries the last call for packets brought, delivered or not: a few, or a crowd. */
+  get batch(): number {
+    return this.#count;
+  }
+
   /** Posts that stand for operations whose signal was aborted at their start. */
   get ownPosts(): number {
     return this.#ownPosts;

@@ -57,6 +57,8 @@ export interface NativePort {
   readonly fallbackReason?: string;
   /** A wait in `enter` ends soon if the thread's script is to be terminated, however long it may last. */
   readonly looksForEnd: boolean;
+  /** `receiveNow` and `sendNow` can move bytes of its sockets. */
+  readonly movesNow: boolean;
   /** Takes the submission entries, submits, waits as the control block says, fills completion entries; returns their number. */
   enter(): number;
   /** Appends the post that the control block describes to the one queue, behind what is already finished. */
@@ -166,6 +168,13 @@ export interface NativeModule {
   formatAddress(address: Uint8Array): string;
   /** Copies `length` bytes; throws, and copies nothing, where one of the views doesn't have them (a detached one has none). */
   copy(to: Uint8Array, toAt: number, from: Uint8Array, fromAt: number, length: number): void;
+  /**
+   * Receives what is there at once, without an operation, into any memory, which is used until the return and no longer. Returns how many
+   * bytes came; 0: start an operation, which waits, and which tells an end or an error. Only while no recv of the handle is under way.
+   */
+  receiveNow(index: number, generation: number, to: Uint8Array, at: number, length: number): number;
+  /** The same for sending: only while no send or shutdown of the handle is under way. */
+  sendNow(index: number, generation: number, from: Uint8Array, at: number, length: number): number;
   /** The index into `errors` that a native error of that operation has. */
   mapError(nativeCode: number, opcode: number): number;
   /** Reports an uncaught exception, as if thrown out of an event-loop callback. */

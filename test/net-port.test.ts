@@ -219,15 +219,22 @@ test('a socket fits where node:net’s is asked for, for TypeScript too', () => 
   expect(new tls.TLSSocket(new net.Socket()).encrypted).toBe(true);
 });
 
-describe('the arena', () => {
+// Of a private port bytes are also moved at once, past the arena; of a shared one each transfer is an operation.
+const kinds: [name: string, options: NonNullable<Parameters<typeof makePort>[0]>][] = [
+  ['a private port', {}],
+  ['a shared port', { shared: true }],
+];
+if (process.platform === 'linux') kinds.push(['a private port on epoll', { backend: 'epoll' }]);
+
+describe.each(kinds)('the arena of %s', (_name, kind) => {
   test('connections that have fallen silent hold none of it, and wake up at the next byte', { timeout: 15_000 }, async () => {
-    const mine = makePort();
+    const mine = makePort(kind);
     const port = await listen(net.createServer({ completionPort: mine }, (socket) => socket.pipe(socket)));
     const clients = Array.from({ length: 150 }, () => connect({ port, completionPort: mine }));
     await Promise.all(clients.map((client) => echo(client, Buffer.from('hello'))));
     const busy = mine.stats().arenaUsed;
-    // 300 sockets with a block of 4 KiB each.
-    expect(busy).toBeGreaterThanOrEqual(300 * 4096);
+    // 300 sockets with a block of 8 KiB each.
+    expect(busy).toBeGreaterThanOrEqual(300 * 8192);
     await sleep(2_500);
     const idle = mine.stats().arenaUsed;
     expect(idle).toBeLessThan(busy / 2);
@@ -237,7 +244,7 @@ describe('the arena', () => {
   });
 
   test('a full arena only makes it slower: everything still arrives', async () => {
-    const mine = makePort({ arenaBytes: 256 * 1024 });
+    const mine = makePort({ ...kind, arenaBytes: 256 * 1024 });
     const views = [];
     for (;;) {
       try {
@@ -258,7 +265,7 @@ describe('the arena', () => {
   });
 
   test('peers that read nothing take at most their share of it', async () => {
-    const mine = makePort({ arenaBytes: 2 ** 20 });
+    const mine = makePort({ ...kind, arenaBytes: 2 ** 20 });
     const server = net.createServer({ completionPort: mine });
     const port = await listen(server);
     for (let i = 0; i < 30; i++) {
@@ -278,6 +285,60 @@ describe('the arena', () => {
     peer.pipe(peer);
     client.write('served all the same');
     expect(String((await once(client, 'data'))[0])).toBe('served all the same');
+  });
+
+  test('chunks that a reader keeps stay what they were, of whatever size, while others come', async () => {
+    const mine = makePort(kind);
+    const kept = new Map<Socket, Buffer[]>();
+    const server = net.createServer({ completionPort: mine }, (socket) => {
+      const chunks: Buffer[] = [];
+      kept.set(socket, chunks);
+      socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    });
+    const port = await listen(server);
+    const ended: Promise<unknown>[] = [];
+    server.on('connection', (socket: Socket) => ended.push(once(socket, 'end')));
+    const data = pattern(3 * 2 ** 20);
+    const clients = Array.from({ length: 4 }, () => connect({ port, completionPort: mine }));
+    await Promise.all(clients.map((client) => once(client, 'connect')));
+    for (const [at, client] of clients.entries()) {
+      client.write(data.subarray(0, 2 ** 20));
+      client.cork();
+      for (let offset = 2 ** 20; offset < data.length; offset += 1000 << at) {
+        client.write(data.subarray(offset, offset + (1000 << at)));
+      }
+      client.uncork();
+      client.end();
+    }
+    await Promise.all(ended);
+    expect(kept.size).toBe(4);
+    for (const chunks of kept.values()) {
+      expect(Buffer.concat(chunks).equals(data)).toBe(true);
+    }
+  });
+
+  test('a buffer is the writer’s again when its write is done', async () => {
+    const mine = makePort(kind);
+    const port = await listen(net.createServer({ completionPort: mine }, (socket) => socket.pipe(socket)));
+    const client = connect({ port, completionPort: mine });
+    const back: Buffer[] = [];
+    client.on('data', (chunk: Buffer) => back.push(chunk));
+    const bytes = 300_000;
+    for (const value of [1, 2, 3]) {
+      const buffer = Buffer.alloc(bytes, value);
+      await new Promise((resolve) => client.write(buffer, resolve));
+      buffer.fill(9);
+      structuredClone(buffer.buffer, { transfer: [buffer.buffer] });
+    }
+    client.end();
+    await once(client, 'end');
+    const all = Buffer.concat(back);
+    expect(all.length).toBe(3 * bytes);
+    for (const [at, value] of [1, 2, 3].entries()) {
+      expect(all.subarray(at * bytes, (at + 1) * bytes).equals(Buffer.alloc(bytes, value))).toBe(true);
+    }
+    expect(client.bytesWritten).toBe(3 * bytes);
+    expect(client.bytesRead).toBe(3 * bytes);
   });
 });
 

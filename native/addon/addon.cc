@@ -195,6 +195,26 @@ napi_value Copy(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// receiveNow, sendNow (index, generation, view, at, length): how many bytes; 0: start an operation.
+napi_value MoveNow(napi_env env, napi_callback_info info, bool sending) {
+  Arguments<5> arguments(env, info);
+  const uint32_t index = arguments.U32(0), generation = arguments.U32(1);
+  const auto view = arguments.Bytes(2, 0, false);
+  const double at = arguments.Integer(3, 0, static_cast<double>(view.size()));
+  const double length = arguments.Integer(4, 0, static_cast<double>(view.size()) - at);
+  if (!arguments.Good(sending ? "sendNow" : "receiveNow")) return nullptr;
+  const auto memory = view.subspan(static_cast<size_t>(at), static_cast<size_t>(length));
+  uint64_t moved = 0;
+  WithHandle(env, index, generation, [&](Handle& handle) {
+    Port* port = handle.port.load(std::memory_order_relaxed);
+    if (port != nullptr) moved = sending ? port->SendNow(handle, memory) : port->ReceiveNow(handle, memory);
+  });
+  return Number(env, static_cast<double>(moved));
+}
+
+napi_value ReceiveNow(napi_env env, napi_callback_info info) { return MoveNow(env, info, false); }
+napi_value SendNow(napi_env env, napi_callback_info info) { return MoveNow(env, info, true); }
+
 napi_value FormatAddress(napi_env env, napi_callback_info info) {
   Arguments<1> arguments(env, info);
   const auto bytes = arguments.Bytes(0, sizeof(AddressEntry), false);
@@ -337,6 +357,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
                     {"parseAddress", &ParseAddress},
                     {"formatAddress", &FormatAddress},
                     {"copy", &Copy},
+                    {"receiveNow", &ReceiveNow},
+                    {"sendNow", &SendNow},
                     {"mapError", &MapError},
                     {"fatalException", &FatalException},
                     {"countProcess", &CountProcess}};

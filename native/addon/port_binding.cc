@@ -157,6 +157,7 @@ napi_value PortBinding::Functions() {
   napi_value result = NewObject(env), features = NewObject(env);
   Set(env, result, "name", Text(env, port_->name()));
   for (const auto& [name, on] : port_->features()) Set(env, features, name.c_str(), Boolean(env, on));
+  Set(env, result, "movesNow", Boolean(env, port_->CanMoveNow()));
   Set(env, result, "looksForEnd", Boolean(env, notifier_ && EventLoop::HasUv(env)));
   if (inverted_wanted_) Set(env, features, "inverted", Boolean(env, inverted_));
   Set(env, result, "features", features);

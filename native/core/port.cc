@@ -534,6 +534,46 @@ void Port::StartNext(Handle& handle, StreamQueue& queue) {
   }
 }
 
+// A connection's error is told by the OS once (SO_ERROR): what it was goes to every later operation of the direction.
+int32_t Port::KeepReceiveError(Handle& handle, int32_t native_code) {
+  // Linux gives EPIPE to a recv whose peer sent its end and then a reset; Windows says reset (TCP-04).
+  if (MapError(native_code) == Status::kEPIPE) native_code = ResetCode();
+  return handle.receive_error = native_code;
+}
+
+void Port::KeepSendError(Handle& handle, int32_t native_code) {
+  if (IsReset(native_code)) handle.reset_seen = true;
+  if (IsStreamFatal(native_code)) handle.send_error = native_code;
+}
+
+// A call for more could keep the thread going for as long as the peer reads or writes on another processor.
+constexpr size_t kMoveNowMax = 1u << 20;
+
+uint64_t Port::ReceiveNow(Handle& handle, std::span<std::byte> memory) {
+  if (!CanMoveNow() || closing_ || handle.kind != HandleKind::kSocket || handle.connection != Connection::kConnected ||
+      !handle.receiving.empty() || handle.receive_error != 0 || handle.read_shut || memory.empty())
+    return 0;
+  const Outcome outcome = MoveNow(handle, false, memory.data(), std::min(memory.size(), kMoveNowMax));
+  const int32_t code = outcome.native_code;
+  if (code != 0 && !Transient(code) && !IsOutOfDescriptors(code)) KeepReceiveError(handle, code);
+  if (code != 0) return 0;
+  bytes_read_ += static_cast<double>(outcome.result);
+  return static_cast<uint64_t>(outcome.result);
+}
+
+uint64_t Port::SendNow(Handle& handle, std::span<const std::byte> memory) {
+  if (!CanMoveNow() || closing_ || handle.kind != HandleKind::kSocket || handle.connection != Connection::kConnected ||
+      !handle.sending.empty() || handle.send_error != 0 || handle.write_shut || memory.empty())
+    return 0;
+  const Outcome outcome = MoveNow(handle, true, const_cast<std::byte*>(memory.data()), std::min(memory.size(), kMoveNowMax));
+  if (outcome.native_code != 0) {
+    KeepSendError(handle, outcome.native_code);
+    return 0;
+  }
+  bytes_written_ += static_cast<double>(outcome.result);
+  return static_cast<uint64_t>(outcome.result);
+}
+
 void Port::MarkInKernel(Operation& op, Route route) {
   op.state = OperationState::kKernel;
   op.route = route;
@@ -586,14 +626,11 @@ void Port::Report(Operation& op, const Outcome& outcome) {
         if (handle->read_shut) {
           status = Status::kOk;
         } else if (IsStreamFatal(native_code)) {
-          // Linux gives EPIPE to a recv whose peer sent its end and then a reset; Windows says reset (TCP-04).
-          if (status == Status::kEPIPE) native_code = ResetCode();
+          native_code = KeepReceiveError(*handle, native_code);
           status = MapError(native_code);
-          handle->receive_error = native_code;
         }
       } else if (op.kind == Opcode::kSend || op.kind == Opcode::kSendv) {
-        if (IsReset(native_code)) handle->reset_seen = true;
-        if (IsStreamFatal(native_code)) handle->send_error = native_code;
+        KeepSendError(*handle, native_code);
       } else if (op.kind == Opcode::kAccept && IsOutOfDescriptors(native_code)) {
         handle->accept_not_before = NowTick() + kAcceptPauseMs + 1;
       }

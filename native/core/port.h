@@ -131,6 +131,13 @@ class Port : public LoopSource {
     Lock lock(*this);
     return arena_.Release(offset);
   }
+  // Moves what can be moved of a socket's bytes at once, without an operation; the memory is used until the return and no longer. 0: start an
+  // operation, which waits, and which tells an end or an error: nothing could be moved, operations of the direction are under way, the port is
+  // shared, or the backend can't. Precondition: the thread has no start of that direction staged, and has had
+  // the packets of all earlier ones.
+  bool CanMoveNow() const { return MovesNow() && !shared_; }
+  uint64_t ReceiveNow(Handle& handle, std::span<std::byte> memory);
+  uint64_t SendNow(Handle& handle, std::span<const std::byte> memory);
   void WriteStats(Attachment& a);
   // Ids of registered memory that nothing uses any more: the thread may let go of it.
   void TakeFreedMemory(Attachment& a, std::vector<uint32_t>* ids) {
@@ -250,6 +257,9 @@ class Port : public LoopSource {
   virtual void ReleaseHandle(Handle& handle, bool busy, bool reset) = 0;
   virtual void CloseOs(HandleKind kind, OsHandle os) = 0;
   virtual void ShutdownDirection(Handle& handle, int how, Outcome& outcome) = 0;
+  // For ReceiveNow and SendNow: one call of the OS that never blocks. False: this backend has none.
+  virtual bool MovesNow() const { return false; }
+  virtual Outcome MoveNow(Handle&, bool /*sending*/, std::byte*, size_t /*bytes*/) { return {}; }
   // Ends an operation that is with a thread of the pool (Route::kPool), whose call can't be stopped: from here on the thread reaches no memory
   // of the operation's. False: this backend can't, and the call is waited for.
   virtual bool Abandon(Operation&) { return false; }
@@ -346,6 +356,8 @@ class Port : public LoopSource {
   void DropUse(uint32_t memory_id);
   void Dispatch(Operation& op);
   void StartNext(Handle& handle, StreamQueue& queue);
+  int32_t KeepReceiveError(Handle& handle, int32_t native_code);
+  void KeepSendError(Handle& handle, int32_t native_code);
   void CancelOne(Operation& op, EndedBy by);
   void RunTimers();
   void Detach(Handle& handle);

@@ -1,4 +1,4 @@
-// See posix_port.h. Facts: socket(7), shutdown(2), pthread_create(3).
+// See posix_port.h. Facts: socket(7), shutdown(2), recv(2), send(2), pthread_create(3).
 #include "posix/posix_port.h"
 
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 
 #include "posix/errors.h"
 #include "posix/files.h"
+#include "posix/sockets.h"
 #include "posix/thread_name.h"
 #include "posix/thread_sample.h"
 
@@ -73,6 +74,16 @@ void PosixPort::CloseOs(HandleKind, OsHandle os) { close(static_cast<int>(os)); 
 void PosixPort::ShutdownDirection(Handle& handle, int how, Outcome& outcome) {
   const int direction = how == 0 ? SHUT_WR : how == 1 ? SHUT_RD : SHUT_RDWR;
   if (shutdown(static_cast<int>(handle.os), direction) != 0) outcome.native_code = errno;
+}
+
+Outcome PosixPort::MoveNow(Handle& handle, bool sending, std::byte* data, size_t bytes) {
+  const int fd = static_cast<int>(handle.os);
+  ssize_t result;
+  do {
+    result = sending ? send(fd, data, bytes, kNoSignal | MSG_DONTWAIT) : recv(fd, data, bytes, MSG_DONTWAIT);
+  } while (result < 0 && errno == EINTR);
+  if (result < 0) return {0, errno == EWOULDBLOCK ? EAGAIN : errno};
+  return {result, 0};
 }
 
 void PosixPort::LingerNot(int fd) {

@@ -26,6 +26,8 @@ class PosixPort : public Port {
   void JoinDriver() override;
   void CloseOs(HandleKind kind, OsHandle os) override;
   void ShutdownDirection(Handle& handle, int how, Outcome& outcome) override;
+  bool MovesNow() const override { return true; }
+  Outcome MoveNow(Handle& handle, bool sending, std::byte* data, size_t bytes) override;
   Status MapError(int32_t native_code) const override;
   bool Transient(int32_t native_code) const override;
   bool IsCanceled(int32_t native_code) const override;

@@ -415,6 +415,13 @@ void ReactorPort::TrySend(Operation& op) {
   Ended(op, {result, 0});
 }
 
+Outcome ReactorPort::MoveNow(Handle& handle, bool sending, std::byte* data, size_t bytes) {
+  const Outcome outcome = PosixPort::MoveNow(handle, sending, data, bytes);
+  if (outcome.result > 0 && static_cast<size_t>(outcome.result) < bytes && (handle.ready & kToldOnce) == 0)
+    handle.ready &= ~(sending ? kWritable : kReadable);
+  return outcome;
+}
+
 void ReactorPort::TryAccept(Operation& op) {
   AddressEntry peer{};
   int fd;

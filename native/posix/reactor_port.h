@@ -68,6 +68,7 @@ class ReactorPort final : public PosixPort {
   void Kick() override { poller_->Wake(); }
   int BindHandle(Handle& handle) override;
   void ReleaseHandle(Handle& handle, bool busy, bool reset) override;
+  Outcome MoveNow(Handle& handle, bool sending, std::byte* data, size_t bytes) override;
   bool Abandon(Operation& op) override;
   void LetGoOfJobs() override;
   void Finish() override;

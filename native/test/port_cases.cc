@@ -555,4 +555,115 @@ static Register refused(
     },
     On::kUring);
 
+// What is moved at once and what operations move is one stream: a counter's bytes, either way, checked at their other end.
+static Register at_once_stream("at-once/stream",
+                               "bytes moved at once and by operations, in turns: none lost, doubled or out of order, and none stays behind",
+                               [](const Context& context) {
+                                 TestPort test;
+                                 Random random(context.seed);
+                                 auto [socket, peer] = test.Pair(1);
+                                 std::vector<std::byte> memory(4096);
+                                 const auto value = [](uint64_t at) { return static_cast<std::byte>(at * 31 >> 3); };
+                                 uint64_t written = 0, received = 0, sent = 0, read_back = 0, at_once = 0;
+                                 const auto expect = [&](const std::byte* data, size_t bytes, uint64_t& from) {
+                                   for (size_t i = 0; i < bytes; i++) CHECK(data[i] == value(from + i));
+                                   from += bytes;
+                                 };
+                                 const uint32_t rounds = context.Count(20'000);
+                                 for (uint32_t round = 0; round < rounds; round++) {
+                                   // To the port. Of what is there by then some is taken at once; the rest, or the wait for it, is an operation's.
+                                   const size_t bytes = 1 + random.Below(2048);
+                                   for (size_t i = 0; i < bytes; i++) memory[i] = value(written + i);
+                                   const bool early = random.OneIn(2);
+                                   if (early) WriteAll(peer, memory.data(), bytes);
+                                   const bool looks = random.OneIn(2);
+                                   const uint32_t slot = test.Start(Opcode::kRecv, *socket, 0, looks ? 0 : 1 + random.Below(512));
+                                   test.Submit();
+                                   if (!early) {
+                                     // Its turn isn't taken from an operation that waits.
+                                     if (received == written) CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                     WriteAll(peer, memory.data(), bytes);
+                                   }
+                                   written += bytes;
+                                   const CompletionEntry packet = test.GetOne();
+                                   CHECK(packet.slot == slot && packet.status == kOk);
+                                   CHECK(packet.bytes > 0 || looks);
+                                   expect(test.arena(), static_cast<size_t>(packet.bytes), received);
+                                   while (received < written && !random.OneIn(4)) {
+                                     const uint64_t now = test.port().ReceiveNow(*socket, std::span(memory).first(1 + random.Below(4096)));
+                                     CHECK(now > 0);  // loopback: what was written is there
+                                     at_once += now;
+                                     expect(memory.data(), static_cast<size_t>(now), received);
+                                   }
+                                   // From the port.
+                                   const size_t out = 1 + random.Below(2048);
+                                   for (size_t i = 0; i < out; i++) test.arena()[4096 + i] = value(sent + i);
+                                   uint64_t gone = 0;
+                                   if (random.OneIn(2))
+                                     gone = test.port().SendNow(
+                                         *socket, std::span(test.arena() + 4096, 1 + random.Below(static_cast<uint32_t>(out))));
+                                   at_once += gone;
+                                   if (gone < out) {
+                                     test.Start(Opcode::kSend, *socket, 4096 + gone, out - gone);
+                                     const CompletionEntry done = test.GetOne();
+                                     CHECK(done.status == kOk && done.bytes == static_cast<double>(out - gone));
+                                   }
+                                   sent += out;
+                                   ReadAll(peer, memory.data(), out);
+                                   expect(memory.data(), out, read_back);
+                                 }
+                                 while (received < written) {
+                                   test.Start(Opcode::kRecv, *socket, 0, 4096);
+                                   const CompletionEntry packet = test.GetOne();
+                                   CHECK(packet.status == kOk && packet.bytes > 0);
+                                   expect(test.arena(), static_cast<size_t>(packet.bytes), received);
+                                 }
+                                 CHECK_EQ(read_back, sent);
+                                 CHECK(at_once > 0);
+                                 // Nothing is there; then the end, which only an operation tells.
+                                 CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                 shutdown(peer, SHUT_WR);
+                                 test.Start(Opcode::kRecv, *socket, 0, 0);
+                                 CHECK_EQ(test.GetOne().status, kOk);
+                                 CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                 test.Start(Opcode::kRecv, *socket, 0, 16);
+                                 const CompletionEntry end = test.GetOne();
+                                 CHECK(end.status == kOk && end.bytes == 0);
+                                 close(peer);
+                               });
+
+static Register at_once_errors("at-once/errors", "an error that a move at once meets is told by the next operation, and by every later one",
+                               [](const Context&) {
+                                 TestPort test;
+                                 std::byte memory[64] = {};
+                                 {
+                                   auto [socket, peer] = test.Pair(1);
+                                   ResetNow(peer);
+                                   CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                   for (int i = 0; i < 2; i++) {
+                                     test.Start(Opcode::kRecv, *socket, 0, 16);
+                                     CHECK_EQ(test.GetOne().status, kReset);
+                                     CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                   }
+                                 }
+                                 {
+                                   auto [socket, peer] = test.Pair(1);
+                                   ResetNow(peer);
+                                   CHECK_EQ(test.port().SendNow(*socket, memory), 0u);
+                                   for (int i = 0; i < 2; i++) {
+                                     test.Start(Opcode::kSend, *socket, 0, 16);
+                                     const int32_t status = test.GetOne().status;
+                                     CHECK(status == kReset || status == static_cast<int32_t>(Status::kEPIPE));
+                                     CHECK_EQ(test.port().SendNow(*socket, memory), 0u);
+                                   }
+                                 }
+                                 // A side that was shut moves nothing.
+                                 auto [socket, peer] = test.Pair(1);
+                                 test.Start(Opcode::kShutdown, *socket, 0, 0, 2);
+                                 CHECK_EQ(test.GetOne().status, kOk);
+                                 CHECK_EQ(test.port().SendNow(*socket, memory), 0u);
+                                 CHECK_EQ(test.port().ReceiveNow(*socket, memory), 0u);
+                                 close(peer);
+                               });
+
 }  // namespace cp::test

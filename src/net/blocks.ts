@@ -6,19 +6,39 @@
  * Blocks are lent for the time of one transfer, or to a connection whose data keeps flowing. A silent connection has none: it
  * waits with a receive of zero bytes, so that its price is the socket and its objects, however many there are.
  */
-import { CompletionPort } from '../port.js';
+import type { Engine } from '../engine.js';
+import { stateOf } from '../handle.js';
+import { NATIVE_COPY_MIN } from '../memory.js';
+import { native } from '../native.js';
+import { CompletionPort, engineOf } from '../port.js';
+import type { TcpSocket } from '../tcp.js';
 import { isPortFailure } from './errors.js';
 
-/** Size of a block for messages, in bytes. Requests and replies of most protocols fit. */
-export const SMALL_BYTES = 4 * 1024;
+/**
+ * Size of a block for messages, in bytes. Requests and replies of most protocols fit, and a page of 4 KiB doesn't fill it: a receive that
+ * fills its block says that bulk data comes.
+ */
+export const SMALL_BYTES = 8 * 1024;
 /** Size of a block for bulk data, in bytes: enough that the cost of an operation vanishes beside that of the copy. */
 export const LARGE_BYTES = 64 * 1024;
 
 /** A connection that received nothing for one to two of these has its block taken back. */
 const SWEEP_MS = 1_000;
-/** Free blocks kept for reuse, 256 KiB and 1 MiB of them; more go back to the arena. */
+/** Free blocks kept for reuse, 512 KiB and 1 MiB of them; more go back to the arena. */
 const SPARE_SMALL = 64;
 const SPARE_LARGE = 16;
+
+/** A chunk with the first bytes of a block. It is the reader's own: however long it keeps it, the block is free again. */
+export function copyOut(block: Buffer, bytes: number): Buffer {
+  const chunk = Buffer.allocUnsafe(bytes);
+  // set() over a view costs half of what Buffer's copy() costs for a message (75 against 120 ns for 64 bytes, Node 20).
+  if (bytes >= NATIVE_COPY_MIN) native.copy(chunk, 0, block, 0, bytes);
+  else chunk.set(new Uint8Array(block.buffer, block.byteOffset, bytes));
+  return chunk;
+}
+
+/** Up to so many packets at a time no call of the kernel for all of their sends is worth having. */
+const FEW_PACKETS = 4;
 
 /** A connection that keeps a block for its pending receive. */
 export interface BlockHolder {
@@ -32,6 +52,11 @@ export class Blocks {
   readonly port: CompletionPort;
   /** Target of a receive that only waits for readability: no byte long, and not in the arena, where it would pin what lies there. */
   readonly nothing = new Uint8Array(0);
+  /** Whether bytes can be moved at once, without an operation: of a private port, on systems whose sockets do that. */
+  readonly movesNow: boolean;
+  readonly #engine: Engine;
+  /** Memory of no arena that the next receive at once goes into. */
+  #scratch: Buffer | null = null;
   readonly #small: Buffer[] = [];
   readonly #large: Buffer[] = [];
   readonly #holders = new Set<BlockHolder>();
@@ -44,6 +69,8 @@ export class Blocks {
 
   constructor(port: CompletionPort) {
     this.port = port;
+    this.#engine = engineOf(port);
+    this.movesNow = this.#engine.native.movesNow;
     this.#heldMax = port.arena.byteLength / 2;
     this.#sendingMax = port.arena.byteLength / 4;
   }
@@ -92,6 +119,32 @@ export class Blocks {
   giveFromSend(block: Buffer): void {
     this.#sending -= block.length;
     this.give(block);
+  }
+
+  /** What has arrived at a socket, received at once into memory of the reader's own; null if that can't be: an operation tells why. */
+  receiveNow(handle: TcpSocket): Buffer | null {
+    const scratch = (this.#scratch ??= Buffer.allocUnsafeSlow(LARGE_BYTES));
+    const { index, generation } = stateOf(handle);
+    const bytes = native.receiveNow(index, generation, scratch, 0, LARGE_BYTES);
+    if (bytes === 0) return null;
+    // What fills most of it is handed over as it is; of anything smaller the reader isn't to keep all of this memory alive.
+    if (bytes < LARGE_BYTES / 2) return copyOut(scratch, bytes);
+    this.#scratch = null;
+    return bytes === LARGE_BYTES ? scratch : scratch.subarray(0, bytes);
+  }
+
+  /**
+   * Whether a small send is cheaper at once than as an operation: with few packets at a time there is no call of the kernel that it could share
+   * with others. (http at one connection: 1.05 of node:net at once, 1.18 to 1.26 as an operation; at 64 connections 0.94 and 0.87.)
+   */
+  get sendsNow(): boolean {
+    return this.movesNow && this.#engine.batch <= FEW_PACKETS;
+  }
+
+  /** Sends what the kernel takes at once of the first bytes of a chunk; returns how many that is. */
+  sendNow(handle: TcpSocket, chunk: Buffer, bytes: number): number {
+    const { index, generation } = stateOf(handle);
+    return native.sendNow(index, generation, chunk, 0, bytes);
   }
 
   /** Whether a receiver may keep a block of this size while it waits. */

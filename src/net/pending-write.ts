@@ -37,13 +37,13 @@ export class PendingWrite {
     return bytes;
   }
 
-  /** Takes one chunk in; returns at most how many bytes it has. */
-  setChunk(chunk: Buffer | string, encoding: BufferEncoding): number {
+  /** Takes one chunk in, of a Buffer what comes from `offset` on; returns at most how many bytes that is. */
+  setChunk(chunk: Buffer | string, encoding: BufferEncoding, offset: number): number {
     this.#pieces = null;
     this.#chunk = chunk;
     this.#encoding = encoding;
-    this.#offset = 0;
-    return bytesAtMost(chunk, encoding);
+    this.#offset = offset;
+    return bytesAtMost(chunk, encoding) - offset;
   }
 
   /** Takes several in; returns at most how many bytes they have, counted only up to beyond `enough`. */

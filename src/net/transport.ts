@@ -2,11 +2,15 @@
  * The byte pump of one connected socket: one reusable operation for receiving, one for sending, and the blocks of the arena
  * that the bytes pass through. It knows nothing of streams; it calls its owner with what came and is told what to send. At most
  * one receive and one send are in flight, and each keeps hold of its block until its packet is there, also after close().
+ *
+ * Where the port can (Blocks.movesNow), bulk data is only waited for by an operation, then received at once right into the
+ * reader's own memory; and a write goes out at once right from the writer's, as far as the kernel takes it. Ends and errors
+ * are always told by an operation.
  */
 import type { AsyncResource } from 'node:async_hooks';
 import { type OperationKind, SettledOperation } from '../operation.js';
 import type { TcpSocket } from '../tcp.js';
-import { type BlockHolder, type Blocks, LARGE_BYTES, SMALL_BYTES } from './blocks.js';
+import { type BlockHolder, type Blocks, copyOut, LARGE_BYTES, SMALL_BYTES } from './blocks.js';
 import { cutOff, type PortFailure } from './errors.js';
 import { PendingWrite, type Piece } from './pending-write.js';
 
@@ -14,8 +18,8 @@ export type Done = (failure: PortFailure | null) => void;
 
 /** Who gets what arrives. All calls come in the owner's async context. */
 export interface TransportOwner {
-  /** Bytes 0 to `bytes` of `block` have arrived; the block is lent for the call only. False: receive no more until asked. */
-  arrived(block: Buffer, bytes: number): boolean;
+  /** Bytes have arrived; the chunk is the owner's. False: receive no more until asked. */
+  arrived(chunk: Buffer): boolean;
   /** The peer ended its side. */
   ended(): void;
   /** Receiving failed, for good. */
@@ -26,6 +30,9 @@ export interface TransportOwner {
 
 /** After this many receives in a row that would have fitted a small block, a large one is exchanged for a small one. */
 const SHRINK_AFTER = 16;
+
+/** A chunk from this size on is sent at once whatever else goes on, since that spares its copy. */
+const SEND_NOW_BYTES = 4 * 1024;
 
 /** How a receive is in flight: not; for zero bytes, which waits for readability and needs no memory; into a block. */
 const NONE = 0;
@@ -106,7 +113,10 @@ export class Transport implements BlockHolder {
     if (this.heldBytes === 0) {
       // A listener asks for more while a block that was lent for once is still here; its bytes have been copied out already.
       this.#dropBlock();
-      this.#holdBlock();
+      // Bulk data is waited for without a block where it can be received right into the reader's own memory.
+      if (!this.#large || !this.#blocks.movesNow) {
+        this.#holdBlock();
+      }
     }
     if (this.#receiveBlock !== null) {
       this.#startReceive(FILLING, this.#receiveBlock);
@@ -170,8 +180,15 @@ export class Transport implements BlockHolder {
     }
   }
 
-  /** Something is there to be received: into a block to keep, one for just this once, or memory beside the arena. */
-  #receiveNow(): void {
+  /** Something is there to be received: at once; else into a block to keep, one for just this once, or memory beside the arena. */
+  #receiveArrived(): void {
+    if (this.#blocks.movesNow) {
+      const chunk = this.#blocks.receiveNow(this.handle);
+      if (chunk !== null) {
+        this.#deliver(chunk, LARGE_BYTES);
+        return;
+      }
+    }
     this.#holdBlock();
     let block = this.#receiveBlock;
     if (block === null) {
@@ -199,20 +216,22 @@ export class Transport implements BlockHolder {
           this.#scope.runInAsyncScope(this.#owner.failed, this.#owner, error);
         }
       } else if (mode === WAITING) {
-        this.#receiveNow();
+        this.#receiveArrived();
       } else if (bytes === 0) {
         this.#dropBlock();
         this.#scope.runInAsyncScope(this.#owner.ended, this.#owner);
       } else {
-        this.#deliver(bytes);
+        const block = this.#receiveBlock!;
+        this.#deliver(copyOut(block, bytes), block.length);
       }
     } finally {
       this.#end();
     }
   }
 
-  #deliver(bytes: number): void {
-    const block = this.#receiveBlock!;
+  /** Hands over what came into `room` bytes. */
+  #deliver(chunk: Buffer, room: number): void {
+    const bytes = chunk.length;
     this.bytesRead += bytes;
     this.#heardSinceSweep = true;
     this.#retreating = false;
@@ -220,9 +239,9 @@ export class Transport implements BlockHolder {
     let more = true;
     try {
       this.#owner.touched();
-      more = this.#scope.runInAsyncScope(this.#owner.arrived, this.#owner, block, bytes);
+      more = this.#scope.runInAsyncScope(this.#owner.arrived, this.#owner, chunk);
     } finally {
-      this.#adapt(bytes, block.length);
+      this.#adapt(bytes, room);
       if (this.#receiving === NONE) {
         if (!more || this.#closing || this.heldBytes !== this.#wantedBytes) {
           this.#dropBlock();
@@ -262,13 +281,28 @@ export class Transport implements BlockHolder {
   /** Sends one chunk; `done` is called when the kernel has it all. One write at a time. */
   send(chunk: Buffer | string, encoding: BufferEncoding, done: Done): void {
     this.#sendDone = done;
-    this.#sendSome(this.#write.setChunk(chunk, encoding) > SMALL_BYTES);
+    let sent = 0;
+    if (typeof chunk !== 'string' && (chunk.length >= SEND_NOW_BYTES ? this.#blocks.movesNow : this.#blocks.sendsNow)) {
+      // Right out of the writer's memory, which a script can't take away before this returns: no copy of it is made.
+      sent = this.#sendNow(chunk, chunk.length);
+      if (sent === chunk.length) {
+        this.#finishSend(null);
+        return;
+      }
+    }
+    this.#sendSome(this.#write.setChunk(chunk, encoding, sent) > SMALL_BYTES, typeof chunk === 'string');
   }
 
   /** Sends several chunks, gathered into as few sends as their size allows. */
   sendPieces(pieces: Piece[], done: Done): void {
     this.#sendDone = done;
-    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES) > SMALL_BYTES);
+    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES) > SMALL_BYTES, true);
+  }
+
+  #sendNow(from: Buffer, bytes: number): number {
+    const sent = this.#blocks.sendNow(this.handle, from, bytes);
+    this.bytesSent += sent;
+    return sent;
   }
 
   /** The one operation of this direction; made when first needed, many connections never send. */
@@ -280,8 +314,11 @@ export class Transport implements BlockHolder {
     return this.#send;
   }
 
-  /** Fills a block with what comes next and sends it. */
-  #sendSome(large: boolean): void {
+  /**
+   * Fills a block with what comes next and sends it; first at once, if asked to and worth it. One block only: the rest goes by operations, so that other
+   * connections have their turns between them.
+   */
+  #sendSome(large: boolean, now: boolean): void {
     let block = this.#sendBlock;
     if (block === null) {
       block = this.#blocks.takeForSend(large);
@@ -289,9 +326,19 @@ export class Transport implements BlockHolder {
       block ??= Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
       this.#sendBlock = block;
     }
-    const bytes = this.#write.fill(block);
+    let filled = this.#write.fill(block);
+    let sent = now && this.#blocks.sendsNow ? this.#sendNow(block, filled) : 0;
+    if (sent === filled) {
+      if (this.#write.empty) {
+        this.#finishSend(null);
+        return;
+      }
+      filled = this.#write.fill(block);
+      sent = 0;
+    }
+    const bytes = filled - sent;
     const operation = this.#sendOperation();
-    operation.offset = 0;
+    operation.offset = sent;
     operation.length = bytes;
     this.#inSend = bytes;
     this.#begin();
@@ -330,7 +377,7 @@ export class Transport implements BlockHolder {
         this.#finishSend(cutOff());
       } else {
         this.#owner.touched();
-        this.#sendSome(true);
+        this.#sendSome(true, false);
       }
     } finally {
       this.#end();

@@ -2,6 +2,7 @@
  * What completion-port/net has beyond node:net: the choice of the port, what it takes of the port's arena, and what it does when the
  * port, the arena or the descriptors run out.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import nodeNet, { type AddressInfo } from 'node:net';
@@ -151,6 +152,18 @@ describe('the port', () => {
     }
     expect(moves).toBeLessThan(500_000);
     moving = false;
+  });
+
+  test('a write’s callback has the async context of the write where that ends in its call', async () => {
+    const mine = makePort();
+    const port = await listen(net.createServer({ completionPort: mine }, (socket) => socket.resume()));
+    const client = connect({ port, completionPort: mine });
+    await once(client, 'connect');
+    const storage = new AsyncLocalStorage<string>();
+    const seen = await new Promise((resolve) => {
+      storage.run('writer', () => client.write(Buffer.alloc(4096), () => resolve(storage.getStore())));
+    });
+    expect(seen).toBe('writer');
   });
 
   test('a port that is closed ends its sockets and its server, each with an error', async () => {
@@ -315,6 +328,26 @@ describe.each(kinds)('the arena of %s', (_name, kind) => {
     for (const chunks of kept.values()) {
       expect(Buffer.concat(chunks).equals(data)).toBe(true);
     }
+  });
+
+  test('a buffer that is detached while half of it is sent fails its write, and the arena has its block back', async () => {
+    const mine = makePort(kind);
+    const server = net.createServer({ completionPort: mine });
+    const port = await listen(server);
+    const accepted = once(server, 'connection') as Promise<[Socket]>;
+    const client = connect({ port, completionPort: mine });
+    const [peer] = await accepted;
+    peer.pause();
+    const buffer = Buffer.alloc(32 * 2 ** 20, 1);
+    const failed = once(client, 'error');
+    const done = new Promise<Error | null | undefined>((resolve) => client.write(buffer, resolve));
+    await sleep(20);
+    structuredClone(buffer.buffer, { transfer: [buffer.buffer] });
+    peer.on('error', () => undefined).resume();
+    expect((await failed)[0]).toMatchObject({ code: 'ERR_BUFFER_DETACHED' });
+    expect(await done).toMatchObject({ code: 'ERR_BUFFER_DETACHED' });
+    expect(client.bytesWritten).toBeGreaterThan(0);
+    await once(peer, 'close');
   });
 
   test('a buffer is the writer’s again when its write is done', async () => {

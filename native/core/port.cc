@@ -566,8 +566,11 @@ uint64_t Port::SendNow(Handle& handle, std::span<const std::byte> memory) {
       !handle.sending.empty() || handle.send_error != 0 || handle.write_shut || memory.empty())
     return 0;
   const Outcome outcome = MoveNow(handle, true, const_cast<std::byte*>(memory.data()), std::min(memory.size(), kMoveNowMax));
-  if (outcome.native_code != 0) {
-    KeepSendError(handle, outcome.native_code);
+  const int32_t code = outcome.native_code;
+  if (code != 0) {
+    KeepSendError(handle, code);
+    // Of whatever kind it is: the operation that is to tell it wouldn't be told again.
+    if (!Transient(code) && !IsOutOfDescriptors(code)) handle.send_error = code;
     return 0;
   }
   bytes_written_ += static_cast<double>(outcome.result);

@@ -591,7 +591,7 @@ static Register at_once_stream("at-once/stream",
                                    expect(test.arena(), static_cast<size_t>(packet.bytes), received);
                                    while (received < written && !random.OneIn(4)) {
                                      const uint64_t now = test.port().ReceiveNow(*socket, std::span(memory).first(1 + random.Below(4096)));
-                                     CHECK(now > 0);  // loopback: what was written is there
+                                     if (now == 0) break;  // not every system's loopback has it there at once
                                      at_once += now;
                                      expect(memory.data(), static_cast<size_t>(now), received);
                                    }

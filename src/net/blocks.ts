@@ -130,7 +130,9 @@ export class Blocks {
     // What fills most of it is handed over as it is; of anything smaller the reader isn't to keep all of this memory alive.
     if (bytes < LARGE_BYTES / 2) return copyOut(scratch, bytes);
     this.#scratch = null;
-    return bytes === LARGE_BYTES ? scratch : scratch.subarray(0, bytes);
+    if (bytes === LARGE_BYTES) return scratch;
+    scratch.fill(0, bytes); // other connections' bytes: the reader has the whole of chunk.buffer
+    return scratch.subarray(0, bytes);
   }
 
   /**

@@ -5,6 +5,7 @@
 
 import { NATIVE_COPY_MIN } from '../memory.js';
 import { native } from '../native.js';
+import { codedError } from './errors.js';
 
 /** A chunk of a write with its encoding, which means something only for a string. */
 export interface Piece {
@@ -27,7 +28,7 @@ export class PendingWrite {
 
   /** Bytes that are left to be given out. */
   get bytes(): number {
-    let bytes = this.#chunk === null ? 0 : byteLength(this.#chunk, this.#encoding) - this.#offset;
+    let bytes = this.#chunk === null ? 0 : Math.max(0, byteLength(this.#chunk, this.#encoding) - this.#offset);
     if (this.#pieces !== null) {
       for (let i = this.#index + 1; i < this.#pieces.length; i++) {
         const piece = this.#pieces[i]!;
@@ -64,7 +65,7 @@ export class PendingWrite {
     this.#chunk = null;
   }
 
-  /** Copies what comes next into the block, as much as fits; returns how many bytes that is. */
+  /** Copies what comes next into the block, as much as fits; returns how many bytes that is. Throws if what was begun is there no longer. */
   fill(block: Buffer): number {
     let used = 0;
     while (this.#chunk !== null && used < block.length) {
@@ -84,6 +85,9 @@ export class PendingWrite {
         continue;
       }
       const rest = chunk.length - this.#offset;
+      if (rest < 0) {
+        throw codedError('ERR_BUFFER_DETACHED', 'the buffer was detached or shrunk before all of it was sent');
+      }
       if (rest > room) {
         copy(block, used, chunk, this.#offset, room);
         this.#offset += room;

@@ -189,7 +189,9 @@ export class Transport implements BlockHolder {
         return;
       }
     }
-    this.#holdBlock();
+    if (!this.#large || !this.#blocks.movesNow) {
+      this.#holdBlock();
+    }
     let block = this.#receiveBlock;
     if (block === null) {
       block = this.#blocks.take(this.#large);
@@ -286,7 +288,7 @@ export class Transport implements BlockHolder {
       // Right out of the writer's memory, which a script can't take away before this returns: no copy of it is made.
       sent = this.#sendNow(chunk, chunk.length);
       if (sent === chunk.length) {
-        this.#finishSend(null);
+        this.#finishAtOnce();
         return;
       }
     }
@@ -315,8 +317,8 @@ export class Transport implements BlockHolder {
   }
 
   /**
-   * Fills a block with what comes next and sends it; first at once, if asked to and worth it. One block only: the rest goes by operations, so that other
-   * connections have their turns between them.
+   * Fills a block with what comes next and sends it; `now`, in the caller's own call: at once, if that is worth it. One block only: the rest goes
+   * by operations, so that other connections have their turns between them.
    */
   #sendSome(large: boolean, now: boolean): void {
     let block = this.#sendBlock;
@@ -326,15 +328,24 @@ export class Transport implements BlockHolder {
       block ??= Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
       this.#sendBlock = block;
     }
-    let filled = this.#write.fill(block);
-    let sent = now && this.#blocks.sendsNow ? this.#sendNow(block, filled) : 0;
-    if (sent === filled) {
-      if (this.#write.empty) {
-        this.#finishSend(null);
-        return;
-      }
+    let filled = 0;
+    let sent = 0;
+    try {
       filled = this.#write.fill(block);
-      sent = 0;
+      if (now && this.#blocks.sendsNow) {
+        sent = this.#sendNow(block, filled);
+      }
+      if (sent === filled && sent > 0 && !this.#write.empty) {
+        filled = this.#write.fill(block);
+        sent = 0;
+      }
+    } catch (error) {
+      this.#finishSend(error as PortFailure);
+      return;
+    }
+    if (now && sent === filled && this.#write.empty) {
+      this.#finishAtOnce();
+      return;
     }
     const bytes = filled - sent;
     const operation = this.#sendOperation();
@@ -385,6 +396,19 @@ export class Transport implements BlockHolder {
   }
 
   #finishSend(error: PortFailure | null): void {
+    const done = this.#endSend();
+    this.#owner.touched();
+    this.#scope.runInAsyncScope(done, undefined, error);
+  }
+
+  /** Within send() or sendPieces(): the caller's own async context is the right one. */
+  #finishAtOnce(): void {
+    const done = this.#endSend();
+    done(null);
+  }
+
+  /** The send is over: gives its block back; returns whom to tell. */
+  #endSend(): Done {
     const block = this.#sendBlock;
     if (block !== null) {
       this.#sendBlock = null;
@@ -396,8 +420,7 @@ export class Transport implements BlockHolder {
     this.#sendDone = null;
     this.#write.clear();
     this.#inSend = 0;
-    this.#owner.touched();
-    this.#scope.runInAsyncScope(done, undefined, error);
+    return done;
   }
 
   // ---- life

@@ -131,11 +131,12 @@ class Port : public LoopSource {
     Lock lock(*this);
     return arena_.Release(offset);
   }
+  // Whether the two below can move anything at all.
+  bool CanMoveNow() const { return MovesNow() && !shared_; }
   // Moves what can be moved of a socket's bytes at once, without an operation; the memory is used until the return and no longer. 0: start an
   // operation, which waits, and which tells an end or an error: nothing could be moved, operations of the direction are under way, the port is
   // shared, or the backend can't. Precondition: the thread has no start of that direction staged, and has had
   // the packets of all earlier ones.
-  bool CanMoveNow() const { return MovesNow() && !shared_; }
   uint64_t ReceiveNow(Handle& handle, std::span<std::byte> memory);
   uint64_t SendNow(Handle& handle, std::span<const std::byte> memory);
   void WriteStats(Attachment& a);

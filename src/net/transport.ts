@@ -114,7 +114,7 @@ export class Transport implements BlockHolder {
       // A listener asks for more while a block that was lent for once is still here; its bytes have been copied out already.
       this.#dropBlock();
       // Bulk data is waited for without a block where it can be received right into the reader's own memory.
-      if (!this.#large || !this.#blocks.movesNow) {
+      if (!this.#receivesBare) {
         this.#holdBlock();
       }
     }
@@ -189,7 +189,7 @@ export class Transport implements BlockHolder {
         return;
       }
     }
-    if (!this.#large || !this.#blocks.movesNow) {
+    if (!this.#receivesBare) {
       this.#holdBlock();
     }
     let block = this.#receiveBlock;
@@ -253,6 +253,11 @@ export class Transport implements BlockHolder {
         }
       }
     }
+  }
+
+  /** Bulk data of a port that can receive it at once: no block is kept for it. */
+  get #receivesBare(): boolean {
+    return this.#large && this.#blocks.movesNow;
   }
 
   get #wantedBytes(): number {

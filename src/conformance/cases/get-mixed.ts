@@ -49,6 +49,8 @@ export const cases: ConformanceCase[] = alsoInverted([
         }
         best = Math.min(best, longest);
       }
+      // A window of a starved thread may be a single turn, its time passed within it. The timer is due by now: one more turn runs it.
+      await t.turn();
       t.deepEqual(ran.sort(), ['immediate', 'timer'], 'what ran before any packet came');
       t.less(best, 16, 'milliseconds of the longest standstill of the event loop, in the best of 30 windows');
       port.post(1);

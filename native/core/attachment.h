@@ -36,6 +36,7 @@ struct Attachment {
   bool watches_idle = false;  // the loop stays alive for its operations: it is told when the last has ended
   bool gone = false;          // its thread has left
   struct Taken {
+    Taken(uint64_t taken_as, const CompletionEntry& entry) : number(taken_as), packet(entry) {}
     uint64_t number;
     CompletionEntry packet;
   };

@@ -42,14 +42,13 @@ class PacketQueue {
   // Appends into reserved room.
   void Append(const CompletionEntry& entry) {
     Unreserve();
-    Push(entry);
+    Next() = entry;
   }
 
-  // Appends without a reservation. False: no memory.
-  bool TryAppend(const CompletionEntry& entry) {
-    if (!Grow(size_ + reserved_ + 1)) return false;
-    Push(entry);
-    return true;
+  // Appends without a reservation an empty packet, which the caller fills in before anybody else looks. Null: no memory.
+  CompletionEntry* TryAppend() {
+    if (!Grow(size_ + reserved_ + 1)) return nullptr;
+    return &(Next() = {});
   }
 
   // Room for so many packets to be put back.
@@ -101,10 +100,9 @@ class PacketQueue {
     return true;
   }
 
-  void Push(const CompletionEntry& entry) {
+  CompletionEntry& Next() {
     CP_ASSERT(size_ < capacity_);
-    entries_[(head_ + size_) & (capacity_ - 1)] = entry;
-    size_++;
+    return entries_[(head_ + size_++) & (capacity_ - 1)];
   }
 
   // What another thread posted is in its cache, or of a long queue in none: on its way while the packets before it are copied. A burst

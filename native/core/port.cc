@@ -692,7 +692,8 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
     DropPacket(entry);  // the last of it: a thread that has left may be forgotten now, and `op` with it
   } else {
     queue.Append(entry);
-    if (MutantIs(Mutant::kDoubleCancel) && status == Status::kECANCELED) queue.TryAppend(entry);
+    if (MutantIs(Mutant::kDoubleCancel) && status == Status::kECANCELED)
+      if (CompletionEntry* again = queue.TryAppend()) *again = entry;
     if (shared_) TellOfEnd(home, op.internal);
   }
   if (handle != nullptr) FreeIfIdle(*handle);
@@ -758,16 +759,16 @@ bool Port::Post(Attachment& a) {
     WaitForDriver(lock);
     if (closing_) return false;
   }
-  CompletionEntry entry{};
-  entry.slot = c.post_tag;
-  entry.key = c.post_key;
-  entry.bytes = c.post_bytes;
-  entry.operation_id = c.post_operation_id;
-  entry.handle_index = a.index;  // whose the tag is
-  if (MutantIs(Mutant::kNoRoomForPosts) || !queue_.TryAppend(entry)) return false;
+  CompletionEntry* entry = MutantIs(Mutant::kNoRoomForPosts) ? nullptr : queue_.TryAppend();
+  if (entry == nullptr) return false;
+  entry->slot = c.post_tag;
+  entry->key = c.post_key;
+  entry->bytes = c.post_bytes;
+  entry->operation_id = c.post_operation_id;
+  entry->handle_index = a.index;  // whose the tag is
   posts_++;
   if (!shared_) return true;
-  if (entry.slot != kNoTag) a.live++;
+  if (entry->slot != kNoTag) a.live++;
   waiters_.Release();
   if (waiters_.NeedsTick() && !driver_ticks_) kick_wanted_ = true;
   return true;
@@ -792,10 +793,7 @@ uint32_t Port::Fill(Attachment& a, uint32_t max, uint32_t flags) {
   return count;
 }
 
-// Writes a packet for the thread of `a`. `entry` is our own copy: the one written is never read again.
-void Port::PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry) {
-  packets_++;
-  *out = entry;
+void Port::Address(Attachment& a, CompletionEntry* out, const CompletionEntry& entry) {
   out->next_slot_generation = Deliver(entry, &a);
   if (!shared_) return;
   if ((entry.flags & kCompletionDelivered) != 0) out->flags = kCompletionForeign;

@@ -326,7 +326,13 @@ class Port : public LoopSource {
     Attachment* owner = nullptr;  // null: the arena
   };
 
-  void Unlock();
+  void Unlock() {
+    if (kick_wanted_ || !waiters_.wakes.empty())
+      UnlockAndWake();
+    else
+      mutex_.unlock();
+  }
+  void UnlockAndWake();
   uint32_t EnterPrivate(Attachment& a);
   uint32_t EnterShared(Attachment& a);
   void Postpone(Attachment& a);
@@ -348,7 +354,18 @@ class Port : public LoopSource {
   void Ingest(Attachment& a);
   void IngestStaged(Attachment& a);
   uint32_t Fill(Attachment& a, uint32_t max, uint32_t flags);
-  void PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry);
+  // Writes a packet for the thread of `a`. `entry` is our own copy: the one written is never read again.
+  void PutOut(Attachment& a, CompletionEntry* out, const CompletionEntry& entry) {
+    packets_++;
+    *out = entry;
+    // A post without a tag holds nothing, and means the same to every thread.
+    const bool bare = entry.kind == static_cast<uint8_t>(Opcode::kPost) && entry.slot == kNoTag && entry.flags == 0;
+    if (bare)
+      out->handle_index = 0;
+    else
+      Address(a, out, entry);
+  }
+  void Address(Attachment& a, CompletionEntry* out, const CompletionEntry& entry);
   Operation* Claim(Attachment& a, uint32_t slot, uint32_t generation, Opcode kind, uint32_t flags, double operation_id);
   void Prepare(Operation& op, const SubmissionEntry& entry, const SubmissionEntry* rest);
   bool Resolve(const Operation& op, uint32_t memory_id, double offset, double length, std::byte** data);

@@ -23,7 +23,7 @@ constexpr double kDozeMs = 1;           // how long a start may be left to the d
 constexpr uint32_t kPostponedMax = 16;  // starts at once: beyond that a driver on another processor could have begun with them
 }  // namespace
 
-void Port::Unlock() {
+void Port::UnlockAndWake() {
   const bool kick = kick_wanted_ && driver_waits_ && !driver_kicked_ && !on_driver();
   if (kick) driver_kicked_ = true;
   kick_wanted_ = false;
@@ -107,8 +107,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
   const auto settle = [&] { return (flags & kEnterWantInternal) != 0 ? Fill(a, max, kEnterWantInternal) : 0; };
   const auto take = [&](uint32_t count) {
     for (; count < max && !queue_.empty(); count++) {
-      Attachment::Taken& taken = a.taken.emplace_back();
-      taken.packet = queue_.front();
+      Attachment::Taken& taken = a.taken.emplace_back(0, queue_.front());
       taken.number = queue_.Pop();
       PutOut(a, &out[count], taken.packet);
     }
@@ -120,7 +119,7 @@ uint32_t Port::TakeShared(Attachment& a, uint32_t flags, uint32_t max, double ti
     const CompletionEntry packet = waiter.packet;
     waiter.handed = false;
     waiter.until_job_ends = job;
-    a.taken.push_back({waiter.number, packet});
+    a.taken.emplace_back(waiter.number, packet);
     PutOut(a, out, packet);
     return take(1);
   };

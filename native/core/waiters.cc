@@ -65,8 +65,8 @@ bool Wake::Park(double timeout_ms) {
   return true;
 }
 
-void Waiters::Release() {
-  while (!packets_.empty() && (static_cast<uint32_t>(running_) < concurrency_ || MutantIs(Mutant::kIgnoresLimit))) {
+void Waiters::ReleaseWaiters() {
+  while (!packets_.empty() && HasPlace()) {
     Waiter* waiter = MutantIs(Mutant::kLoopsFirst) && Callable() != nullptr ? nullptr : blocked_;
     if (MutantIs(Mutant::kFifoWaiters))
       while (waiter != nullptr && waiter->older != nullptr) waiter = waiter->older;
@@ -113,7 +113,7 @@ void Waiters::Leave(Waiter& waiter) {
 
 bool Waiters::CanTake(const Waiter& waiter) const {
   CP_ASSERT(!waiter.placed);
-  return !packets_.empty() && (static_cast<uint32_t>(running_) < concurrency_ || MutantIs(Mutant::kIgnoresLimit));
+  return !packets_.empty() && HasPlace();
 }
 
 void Waiters::Enter(Waiter& waiter, bool until_job_ends) {

@@ -83,7 +83,9 @@ class Waiters {
   Waiters(PacketQueue& packets, uint32_t concurrency) : packets_(packets), concurrency_(concurrency) {}
 
   // A packet is in the queue, or a place is free: releases whom it can.
-  void Release();
+  void Release() {
+    if (!packets_.empty() && HasPlace()) ReleaseWaiters();
+  }
   // A get begins: the thread's place is given up. The caller goes on with Take, Wait or Arm before it lets go of the mutex, and calls
   // Release if it does none of them.
   void Leave(Waiter& waiter);
@@ -147,6 +149,8 @@ class Waiters {
   std::vector<Call> wakes;
 
  private:
+  bool HasPlace() const { return static_cast<uint32_t>(running_) < concurrency_ || MutantIs(Mutant::kIgnoresLimit); }
+  void ReleaseWaiters();
   Waiter* Callable() const;
   void DropClaim(Waiter& waiter);
   void Push(Waiter*& stack, Waiter& waiter);

@@ -322,7 +322,9 @@ static Register queue("packets/fifo", "a million packets leave in the order of e
         CHECK(packets.Reserve());
         packets.Append(entry);
       } else {
-        CHECK(packets.TryAppend(entry));
+        CompletionEntry* place = packets.TryAppend();
+        CHECK(place != nullptr);
+        *place = entry;
       }
     }
     for (uint32_t burst = random.Below(6000); burst > 0 && !packets.empty(); burst--) {

@@ -39,13 +39,14 @@ class PacketQueue {
     reserved_--;
   }
 
-  // Appends into reserved room.
-  void Append(const CompletionEntry& entry) {
+  // Appends an empty packet, which the caller fills in before anybody else looks: in place, since a packet built elsewhere of fields would be
+  // copied in pieces larger than those, for which a processor waits. Append: into reserved room.
+  CompletionEntry& Append() {
     Unreserve();
-    Next() = entry;
+    return Next() = {};
   }
 
-  // Appends without a reservation an empty packet, which the caller fills in before anybody else looks. Null: no memory.
+  // Without a reservation. Null: no memory.
   CompletionEntry* TryAppend() {
     if (!Grow(size_ + reserved_ + 1)) return nullptr;
     return &(Next() = {});

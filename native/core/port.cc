@@ -655,7 +655,12 @@ void Port::Report(Operation& op, const Outcome& outcome) {
 void Port::Complete(Operation& op, Status status, int32_t native_code) {
   CP_ASSERT(op.pending());
   timers_.Drop(op.timer);
-  CompletionEntry entry{};
+  Attachment& home = *op.home;
+  PacketQueue& queue = op.internal ? home.internal : queue_;
+  const bool dropped = closing_ || (op.internal && home.gone);
+  if (dropped) queue.Unreserve();
+  CompletionEntry nowhere{};
+  CompletionEntry& entry = dropped ? nowhere : queue.Append();
   entry.kind = static_cast<uint8_t>(op.kind);
   entry.flags = op.internal ? kCompletionInternal : 0;
   entry.ended_by = static_cast<uint16_t>(status == Status::kOk ? EndedBy::kNone : op.ended_by);
@@ -670,7 +675,6 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
   entry.result = op.result;
   op.state = OperationState::kDone;
   in_kernel_--;
-  Attachment& home = *op.home;
   if (op.done > 0) (IsWriting(op.kind) ? bytes_written_ : bytes_read_) += entry.bytes;
 
   Handle* handle = op.handle;
@@ -684,18 +688,13 @@ void Port::Complete(Operation& op, Status status, int32_t native_code) {
     handle->operation_count--;
     op.handle = nullptr;
   }
-  // The block of a released view returns to the allocator when the packet is delivered, not before: Deliver unpins.
-  PacketQueue& queue = op.internal ? home.internal : queue_;
-  if (closing_ || (op.internal && home.gone)) {
-    queue.Unreserve();
-    if (shared_) TellOfEnd(home, op.internal);
-    DropPacket(entry);  // the last of it: a thread that has left may be forgotten now, and `op` with it
-  } else {
-    queue.Append(entry);
-    if (MutantIs(Mutant::kDoubleCancel) && status == Status::kECANCELED)
-      if (CompletionEntry* again = queue.TryAppend()) *again = entry;
-    if (shared_) TellOfEnd(home, op.internal);
+  if (MutantIs(Mutant::kDoubleCancel) && !dropped && status == Status::kECANCELED) {
+    const CompletionEntry copy = entry;
+    if (CompletionEntry* again = queue.TryAppend()) *again = copy;
   }
+  // The block of a released view returns to the allocator when the packet is delivered, not before: Deliver unpins.
+  if (shared_) TellOfEnd(home, op.internal);
+  if (dropped) DropPacket(entry);  // the last of it: a thread that has left may be forgotten now, and `op` with it
   if (handle != nullptr) FreeIfIdle(*handle);
 }
 

@@ -2,20 +2,11 @@
 // exactly one of them. Races are seeded: the invariant is looked at, never the order of luck.
 
 import { getEventListeners } from 'node:events';
-import * as fs from 'node:fs';
 import { asyncGetters, Ledger, waitFor } from '../support/getting.js';
 import { alsoInverted } from '../support/inverted.js';
+import { starved } from '../support/starved.js';
 import type { ConformanceCase, Packet, Port } from '../types.js';
 import { forEachWay, variants, waysAsync } from '../variants.js';
-
-/** Milliseconds for which this thread could have run and had no processor, so far; 0 where the system doesn't say. */
-function starved(): number {
-  try {
-    return Number(fs.readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[1]) / 1e6;
-  } catch {
-    return 0;
-  }
-}
 
 export const cases: ConformanceCase[] = alsoInverted([
   ...forEachWay(

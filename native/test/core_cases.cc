@@ -320,7 +320,7 @@ static Register queue("packets/fifo", "a million packets leave in the order of e
       entry.slot = in++;
       if (random.OneIn(2)) {
         CHECK(packets.Reserve());
-        packets.Append(entry);
+        packets.Append() = entry;
       } else {
         CompletionEntry* place = packets.TryAppend();
         CHECK(place != nullptr);

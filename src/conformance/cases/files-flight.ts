@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { reasons } from '../support/shared.js';
+import { ownTime } from '../support/starved.js';
 import type { ConformanceCase, Context, FileHandle, Operation, Packet, Port, Way } from '../types.js';
 import { variants } from '../variants.js';
 import { type BufferKind, bufferKindList, bufferOf, drive, makeBuffer, moved, untouched } from './buffers.js';
@@ -245,28 +246,19 @@ const vectored: ConformanceCase[] = [
   },
 ];
 
-/** Milliseconds that this thread waited, runnable, for a core: other processes' doing, not the package's. Linux. */
-function waitedForCore(): number {
-  return Number(fs.readFileSync('/proc/self/schedstat', 'latin1').split(' ')[1]) / 1e6;
-}
-
 /** The longest time between two turns of the event loop while the operation runs, less what other processes took. */
 async function longestHold(t: Context, port: Port, start: () => Operation, bytes: number): Promise<number> {
   let longest = 0;
-  let last = t.now();
-  let waited = waitedForCore();
+  let last = ownTime();
   let ticking = true;
   const tick = (): void => {
-    const now = t.now();
-    const waitedNow = waitedForCore();
-    longest = Math.max(longest, now - last - (waitedNow - waited));
+    const now = ownTime();
+    longest = Math.max(longest, now - last);
     last = now;
-    waited = waitedNow;
     if (ticking) setImmediate(tick);
   };
   await t.turn();
-  last = t.now();
-  waited = waitedForCore();
+  last = ownTime();
   setImmediate(tick);
   try {
     const operation = start();

@@ -365,6 +365,7 @@ class Port : public LoopSource {
     else
       Address(a, out, entry);
   }
+  // PutOut of what holds a slot, a tag or memory, which end here, and is named for its taker: as its own or as foreign.
   void Address(Attachment& a, CompletionEntry* out, const CompletionEntry& entry);
   Operation* Claim(Attachment& a, uint32_t slot, uint32_t generation, Opcode kind, uint32_t flags, double operation_id);
   void Prepare(Operation& op, const SubmissionEntry& entry, const SubmissionEntry* rest);

@@ -21,6 +21,8 @@ class EventLoop {
                                           CreateError* error);
   static bool CanInvert(napi_env env);
   static bool HasUv(napi_env env);
+  // A descriptor that is readable while the environment's loop has been sent for, by whomever: libuv's own. -1: none is known.
+  static int Descriptor(napi_env env);
 
   virtual ~EventLoop() = default;  // stops at once; what libuv still holds goes later by itself
   virtual void Ref() = 0;

@@ -110,7 +110,7 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
   binding->port_ = std::move(port);
   binding->attachment_ = attachment;
   binding->notifier_ = std::move(notifier);
-  if (binding->notifier_ && EventLoop::HasUv(env)) binding->notifier_->LookForEnd(&IsEnding, env);
+  if (binding->notifier_ && EventLoop::HasUv(env)) binding->notifier_->LookForEnd(&IsEnding, env, EventLoop::Descriptor(env));
   binding->environment_->ports.insert(binding);
   napi_create_reference(env, control, 1, &binding->control_ref_);
   napi_create_reference(env, arena, 1, &binding->arena_ref_);

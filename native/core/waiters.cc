@@ -16,32 +16,41 @@ namespace {
 // where they share one. So a thread whose last sleep was short lets others run before it sleeps, and for a few more times after that.
 constexpr int kYields = 4;
 constexpr auto kShortSleep = std::chrono::microseconds(100);
-// A terminated worker ends within 100 ms (THREAD-05). All that a wake-up touches is out of the caches by then, so little is done in it: the look
-// is taken from within the sleep, without the port's mutex and without JavaScript. And all threads look at the same moments, multiples of this on
-// the clock, so that one finds warm what the one before it has brought in.
-constexpr auto kLook = std::chrono::milliseconds(80);
 
-std::chrono::steady_clock::time_point NextLook() {
-  const auto now = std::chrono::steady_clock::now();
-  return now + (kLook - now.time_since_epoch() % kLook);
+double MillisecondsUntil(std::chrono::steady_clock::time_point end) {
+  return std::chrono::duration<double, std::milli>(end - std::chrono::steady_clock::now()).count();
 }
 }  // namespace
 
 void Wake::Unpark() {
+  bool dozes;
   {
     std::lock_guard lock(mutex_);
     if (token_) return;
     token_ = true;
+    dozes = dozes_;
   }
   // Without the mutex: a thread that is woken, and may run at once, would have to wait for it.
-  condition_.notify_one();
+  if (dozes)
+    EndDoze();
+  else
+    condition_.notify_one();
 }
 
-void Wake::LookForEnd(bool (*must_leave)(void*), void* data) {
+void Wake::LookForEnd(bool (*must_leave)(void*), void* data, int loop_descriptor, std::chrono::milliseconds every) {
   must_leave_ = must_leave;
   must_leave_data_ = data;
+  loop_descriptor_ = loop_descriptor;
+  look_every_ = every;
 }
 
+// All that a wake-up touches is out of the caches by then, so little is done in a look: it is taken from within the sleep, without the port's mutex
+// and without JavaScript. And all threads look at the same moments, so that one finds warm what the one before it has brought in.
+// Whoever terminates a thread sends for its event loop, too, as does whoever wants something else of it: one that has slept through a whole interval
+// waits for that instead, leaves its wait once when it comes, and isn't woken for looks meanwhile. The loop stays sent for until it runs, and for as long
+// the thread looks as before.
+// Invariant: `dozes_` is set in the hold of the mutex in which there was no token, so who brings one finds it and calls EndDoze, which ends this sleep or
+// the next; and the token is looked for behind each.
 bool Wake::Park(double timeout_ms) {
   std::unique_lock lock(mutex_);
   if (yields_ > 0 && !token_) {
@@ -55,9 +64,23 @@ bool Wake::Park(double timeout_ms) {
     const auto begin = std::chrono::steady_clock::now();
     const auto until = begin + std::chrono::microseconds(static_cast<int64_t>(std::min(timeout_ms, 1e9) * 1e3));
     for (auto end = begin; !token_ && end < until;) {
-      end = must_leave_ == nullptr ? until : std::min(until, NextLook());
+      end = until;
+      if (must_leave_ != nullptr) {
+        const auto now = std::chrono::steady_clock::now();
+        end = std::min(until, now + (look_every_ - now.time_since_epoch() % look_every_));
+      }
       if (condition_.wait_until(lock, end, [this] { return token_; })) break;
-      if (must_leave_ != nullptr && must_leave_(must_leave_data_)) return false;
+      if (must_leave_ == nullptr) continue;
+      if (must_leave_(must_leave_data_)) return false;
+      if (loop_descriptor_ < 0 || end >= until) continue;
+      dozes_ = true;
+      lock.unlock();
+      const bool quiet = Doze(loop_descriptor_, loop_called_ ? 0 : MillisecondsUntil(until));
+      lock.lock();
+      dozes_ = false;
+      const bool news = !quiet && !loop_called_;
+      loop_called_ = !quiet;
+      if (news && !token_) return false;
     }
     if (token_ && std::chrono::steady_clock::now() - begin < kShortSleep) yields_ = kYields;
   }

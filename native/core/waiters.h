@@ -6,6 +6,7 @@
 // has let go of the mutex.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -28,21 +29,37 @@ class Wake {
 
   // Ends the thread's sleep, or the next one if it doesn't sleep.
   void Unpark();
-  // Sleeps until Unpark, at most timeout_ms; false: the thread has to leave its wait, says what LookForEnd was given. By its own thread only.
+  // Sleeps until Unpark, at most timeout_ms; false: the thread has to leave its wait, say what LookForEnd was given, or had better do so for a moment,
+  // since its event loop has been sent for. By its own thread only.
   bool Park(double timeout_ms);
-  // Called every 80 ms of a sleep, on the thread itself, whether it has to leave: a worker is terminated by a flag that only it may
-  // read. Before its first Park.
-  void LookForEnd(bool (*must_leave)(void*), void* data);
+  // Called in a sleep, on the thread itself, whether it has to leave: a worker is terminated by a flag that only it may read. Every `every`,
+  // multiples of it on the clock; where `loop_descriptor` isn't -1, which is readable while somebody has sent for its event loop, no more between
+  // the first look and that. Before its first Park.
+  void LookForEnd(bool (*must_leave)(void*), void* data, int loop_descriptor = -1, std::chrono::milliseconds every = kLook);
   // Wakes the thread's event loop. Several calls may come out as one.
   virtual void Notify() = 0;
+
+  // A terminated worker ends within 100 ms (THREAD-05).
+  static constexpr std::chrono::milliseconds kLook{80};
+
+ protected:
+  // Sleeps until EndDoze, also one that comes before, at most timeout_ms; false: `loop_descriptor` is readable, or this system or what is short
+  // doesn't let the thread sleep so. May end early.
+  virtual bool Doze([[maybe_unused]] int loop_descriptor, [[maybe_unused]] double timeout_ms) { return false; }
+  // Any thread, only while Doze sleeps, or has.
+  virtual void EndDoze() {}
 
  private:
   std::mutex mutex_;
   std::condition_variable condition_;
   bool token_ = false;
+  bool dozes_ = false;        // who sets the token calls EndDoze
+  bool loop_called_ = false;  // `loop_descriptor_` was readable when it was last looked at
   int yields_ = 0;  // how many times more Park yields before it sleeps
   bool (*must_leave_)(void*) = nullptr;
   void* must_leave_data_ = nullptr;
+  int loop_descriptor_ = -1;
+  std::chrono::milliseconds look_every_ = kLook;
 };
 
 // What the watcher knows of a thread.

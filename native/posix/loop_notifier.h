@@ -1,4 +1,5 @@
-// What wakes one attached thread of a shared port, blocked or in its event loop, on POSIX: a condition, and a descriptor for libuv.
+// What wakes one attached thread of a shared port, blocked or in its event loop, on POSIX: a condition, or in a long sleep
+// a descriptor; and a descriptor for libuv.
 #pragma once
 
 #include <atomic>
@@ -20,9 +21,14 @@ class LoopNotifier final : public ThreadNotifier {
   void ClearNotification() override;
   void RaiseNotification() override;
 
+ protected:
+  bool Doze(int loop_descriptor, double timeout_ms) override;
+  void EndDoze() override { doze_.Raise(); }
+
  private:
   LoopNotifier() = default;
   SignalDescriptor signal_;
+  SignalDescriptor doze_;  // opened by the first Doze; not `signal_`, which the thread's event loop, or a thread that waits for it, may clear
   std::atomic<bool> notified_{false};
 };
 

@@ -354,6 +354,10 @@ std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, 
 }  // namespace
 
 bool EventLoop::HasUv(napi_env env) { return UvLoop(env) != nullptr; }
+int EventLoop::Descriptor(napi_env env) {
+  void* const loop = UvLoop(env);
+  return loop == nullptr ? -1 : TheUv().backend_fd(loop);
+}
 bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
 
 std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port* driven, Mode mode, void (*wake)(void*), void* data,

@@ -94,6 +94,7 @@ const dozingAlone = { PUBLISHERS: 0, REAPS: 1, STARTERS: 1, POSTS: 1 };
 const wakes = {
   'event loop': ['notifier', {}],
   'event loop, helper thread': ['notifier', { HELPER: 1 }],
+  sleep: ['sleep', {}],
   driver: ['driver', {}],
   'driver, dozing': ['driver', dozing],
   'driver, dozing, closed at any moment': ['driver', { ...dozing, CLOSES: 1 }],
@@ -107,6 +108,10 @@ const wakeMutants = {
   MUTANT_CLEARS_FLAG_FIRST: ['all_looked_at', 'notifier', {}],
   MUTANT_LOOKS_FIRST: ['all_looked_at', 'notifier', {}],
   MUTANT_CALLED_AFTER_LOOK: ['all_looked_at', 'notifier', { HELPER: 1 }],
+  MUTANT_SIGNALS_ALWAYS: ['nothing_slept_over', 'sleep', {}],
+  MUTANT_DOZES_LATE: ['nothing_slept_over', 'sleep', {}],
+  MUTANT_KEEPS_DOZES: ['nothing_slept_over', 'sleep', {}],
+  MUTANT_FORGETS_CALL: ['nothing_slept_over', 'sleep', {}],
   MUTANT_TAKES_KICK: ['nothing_slept_over', 'driver', {}],
   MUTANT_KEEPS_KICKED: ['nothing_slept_over', 'driver', {}],
   MUTANT_WAITS_LATE: ['nothing_slept_over', 'driver', {}],

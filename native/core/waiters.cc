@@ -49,8 +49,8 @@ void Wake::LookForEnd(bool (*must_leave)(void*), void* data, int loop_descriptor
 // Whoever terminates a thread sends for its event loop, too, as does whoever wants something else of it: one that has slept through a whole interval
 // waits for that instead, leaves its wait once when it comes, and isn't woken for looks meanwhile. The loop stays sent for until it runs, and for as long
 // the thread looks as before.
-// Invariant: `dozes_` is set in the hold of the mutex in which there was no token, so who brings one finds it and calls EndDoze, which ends this sleep or
-// the next; and the token is looked for behind each.
+// Invariant: `dozes_` is set in the hold of the mutex in which there was no token, with all that EndDoze needs; so who brings one finds it and calls
+// EndDoze, which ends this sleep or the next; and the token is looked for behind each. core/model/sleep.pml has the steps.
 bool Wake::Park(double timeout_ms) {
   std::unique_lock lock(mutex_);
   if (yields_ > 0 && !token_) {
@@ -72,7 +72,7 @@ bool Wake::Park(double timeout_ms) {
       if (condition_.wait_until(lock, end, [this] { return token_; })) break;
       if (must_leave_ == nullptr) continue;
       if (must_leave_(must_leave_data_)) return false;
-      if (loop_descriptor_ < 0 || end >= until) continue;
+      if (loop_descriptor_ < 0 || end >= until || !CanDoze()) continue;
       dozes_ = true;
       lock.unlock();
       const bool quiet = Doze(loop_descriptor_, loop_called_ ? 0 : MillisecondsUntil(until));

@@ -43,10 +43,11 @@ class Wake {
   static constexpr std::chrono::milliseconds kLook{80};
 
  protected:
-  // Sleeps until EndDoze, also one that comes before, at most timeout_ms; false: `loop_descriptor` is readable, or this system or what is short
-  // doesn't let the thread sleep so. May end early.
+  // On the thread itself, with no EndDoze before it returns. False: this system, or what is short, doesn't let it doze.
+  virtual bool CanDoze() { return false; }
+  // Sleeps until EndDoze, also one that came before, at most timeout_ms; may end early. False: `loop_descriptor` is readable.
   virtual bool Doze([[maybe_unused]] int loop_descriptor, [[maybe_unused]] double timeout_ms) { return false; }
-  // Any thread, only while Doze sleeps, or has.
+  // Any thread, only once CanDoze has said so.
   virtual void EndDoze() {}
 
  private:
@@ -55,7 +56,7 @@ class Wake {
   bool token_ = false;
   bool dozes_ = false;        // who sets the token calls EndDoze
   bool loop_called_ = false;  // `loop_descriptor_` was readable when it was last looked at
-  int yields_ = 0;  // how many times more Park yields before it sleeps
+  int yields_ = 0;            // how many times more Park yields before it sleeps
   bool (*must_leave_)(void*) = nullptr;
   void* must_leave_data_ = nullptr;
   int loop_descriptor_ = -1;

@@ -33,19 +33,15 @@ void LoopNotifier::ClearNotification() {
   notified_.store(false);
 }
 
-// Facts: poll(2); a descriptor of epoll(7) is itself readable while one of its descriptors is ready. Linux alone: whether poll(2) tells of a kqueue, which is
-// what libuv waits in elsewhere, could not be tried.
+// Linux alone: whether poll(2) tells of a kqueue, which is what libuv waits in elsewhere, could not be tried.
+bool LoopNotifier::CanDoze() { return CP_LINUX && (doze_.descriptor() >= 0 || doze_.Open()); }
+
+// Facts: poll(2); a descriptor of epoll(7) is itself readable while one of its descriptors is ready.
 bool LoopNotifier::Doze(int loop_descriptor, double timeout_ms) {
-#if CP_LINUX
-  if (doze_.descriptor() < 0 && !doze_.Open()) return false;
   pollfd fds[] = {{doze_.descriptor(), POLLIN, 0}, {loop_descriptor, POLLIN, 0}};
-  const int ready = poll(fds, 2, static_cast<int>(std::clamp(std::ceil(timeout_ms), 0.0, 1e9)));
-  if (ready <= 0) return ready == 0 || errno == EINTR;
+  if (poll(fds, 2, static_cast<int>(std::clamp(std::ceil(timeout_ms), 0.0, 1e9))) <= 0) return true;
   if (fds[0].revents != 0) doze_.Clear();
   return fds[1].revents == 0;
-#else
-  return Wake::Doze(loop_descriptor, timeout_ms);
-#endif
 }
 
 }  // namespace cp::posix

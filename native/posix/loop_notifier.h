@@ -22,13 +22,15 @@ class LoopNotifier final : public ThreadNotifier {
   void RaiseNotification() override;
 
  protected:
+  bool CanDoze() override;
   bool Doze(int loop_descriptor, double timeout_ms) override;
   void EndDoze() override { doze_.Raise(); }
 
  private:
   LoopNotifier() = default;
   SignalDescriptor signal_;
-  SignalDescriptor doze_;  // opened by the first Doze; not `signal_`, which the thread's event loop, or a thread that waits for it, may clear
+  // Opened by the first CanDoze; not `signal_`, which the thread's event loop, or a thread that waits for it, may clear.
+  SignalDescriptor doze_;
   std::atomic<bool> notified_{false};
 };
 

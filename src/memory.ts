@@ -17,6 +17,7 @@ import {
   MapGet,
   MapSet,
   MathMin,
+  NativeInt32Array,
   NativeSharedArrayBuffer,
   NativeUint8Array,
   ObjectGetPrototypeOf,
@@ -39,8 +40,9 @@ export type View = ArrayBufferView;
 export interface Block {
   readonly memoryId: number;
   readonly offset: number;
-  /** All of the memory that the block lies in. */
+  /** All of the memory that the block lies in; and in whole words. */
   readonly bytes: Uint8Array;
+  readonly words: Int32Array;
   readonly memory: SharedArrayBuffer;
   /** log2 of its size, or 0 for one that is made for a single use. */
   readonly sizeClass: number;
@@ -69,14 +71,18 @@ const SLAB_BYTES = 2 ** 20;
 const LARGE_IDLE_MAX = 8 * 2 ** 20;
 /** Registered buffers that nothing uses at the moment; the oldest goes when there are more. */
 const REGISTRATIONS_IDLE_MAX = 16;
-/** Up to here a loop is faster than set(), which needs two views made. */
-const LOOP_COPY_MAX = 160;
+/**
+ * Up to here a loop over the block's words is about as fast as set(), which needs a view made: 40 against 35 ns for 64 bytes, 107 against 38 for
+ * 160 (byte by byte 92 and 206). And it allocates nothing.
+ */
+const LOOP_COPY_MAX = 96;
 /** From here on native code copies: set() goes word by word where one side is shared memory (531 against 300 ns for 4 KiB, 4.6 against 1.6 µs for 64). */
 export const NATIVE_COPY_MIN = 4096;
 
 // Where the view last looked at lies. Module variables, because a result object would be one allocation an operation. Whoever has used
 // them forgets the buffer, so that nothing of a user's is held longer than its operation.
 const nowhere: ArrayBufferLike = new ArrayBuffer(0);
+const noWords = new NativeInt32Array(nowhere);
 let viewBuffer: ArrayBufferLike = nowhere;
 let viewByteOffset = 0;
 let viewByteLength = 0;
@@ -105,6 +111,13 @@ function locateView(view: View): boolean {
   }
 }
 
+/** Whether a view, which is known to be one, is attached and has so many bytes. Less than locateView() reads: of typed arrays the length alone. */
+function holds(view: View, bytes: number): boolean {
+  if (TypedArrayTag(view) === undefined) return locateView(view) && viewByteLength >= bytes;
+  const length = TypedArrayByteLength(view);
+  return length >= bytes && (length !== 0 || isAttached(view));
+}
+
 /** An empty typed array says 0 as a detached one does; methods tell them apart. */
 function isAttached(view: View): boolean {
   try {
@@ -115,11 +128,27 @@ function isAttached(view: View): boolean {
   }
 }
 
+/** Whether a word's first byte is its lowest: where it isn't, small copies go byte by byte. */
+const WORDS_COPY = new NativeUint8Array(new Uint32Array([1]).buffer)[0] === 1;
+
+/** `at`: in the block's memory. The view was located just before. */
 function copyOut(view: View, offset: number, length: number, block: Block, at: number): void {
   const { bytes } = block;
   if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
     const source = view as Uint8Array;
-    for (let i = 0; i < length; i++) bytes[at + i] = source[offset + i] as number;
+    let i = 0;
+    if ((at & 3) === 0 && WORDS_COPY) {
+      const { words } = block;
+      for (let word = at >>> 2; i + 4 <= length; i += 4) {
+        const from = offset + i;
+        words[word++] =
+          (source[from] as number) |
+          ((source[from + 1] as number) << 8) |
+          ((source[from + 2] as number) << 16) |
+          ((source[from + 3] as number) << 24);
+      }
+    }
+    for (; i < length; i++) bytes[at + i] = source[offset + i] as number;
   } else if (length >= NATIVE_COPY_MIN) {
     native.copy(bytes, at, new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, length);
   } else if (length > 0) {
@@ -127,16 +156,32 @@ function copyOut(view: View, offset: number, length: number, block: Block, at: n
   }
 }
 
+/** The view is known to be attached and long enough; it needn't be located. */
 function copyIn(view: View, offset: number, length: number, block: Block, at: number): void {
-  if (length <= LOOP_COPY_MAX && TypedArrayTag(view) === 'Uint8Array') {
+  const plain = TypedArrayTag(view) === 'Uint8Array';
+  if (plain && length <= LOOP_COPY_MAX) {
     const { bytes } = block;
     const target = view as Uint8Array;
-    for (let i = 0; i < length; i++) target[offset + i] = bytes[at + i] as number;
-  } else if (length >= NATIVE_COPY_MIN) {
-    native.copy(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), 0, block.bytes, at, length);
+    let i = 0;
+    if ((at & 3) === 0 && WORDS_COPY) {
+      const { words } = block;
+      for (let word = at >>> 2; i + 4 <= length; i += 4) {
+        const to = offset + i;
+        const value = words[word++] as number;
+        target[to] = value;
+        target[to + 1] = value >> 8;
+        target[to + 2] = value >> 16;
+        target[to + 3] = value >> 24;
+      }
+    }
+    for (; i < length; i++) target[offset + i] = bytes[at + i] as number;
+  } else if (plain && length < NATIVE_COPY_MIN) {
+    Uint8ArraySet(view as Uint8Array, new NativeUint8Array(block.memory, at, length), offset);
   } else if (length > 0) {
-    const source = new NativeUint8Array(block.memory, at, length);
-    Uint8ArraySet(new NativeUint8Array(viewBuffer, viewByteOffset + offset, length), source);
+    locateView(view);
+    const target = new NativeUint8Array(viewBuffer, viewByteOffset + offset, length);
+    if (length < NATIVE_COPY_MIN) Uint8ArraySet(target, new NativeUint8Array(block.memory, at, length));
+    else native.copy(target, 0, block.bytes, at, length);
   }
 }
 
@@ -166,11 +211,13 @@ export class Memory {
   #old: number[] = [];
   hasDeferred = false;
   readonly #free: (Block | null)[] = [];
+  readonly #arenaWords: Int32Array;
   /** Bytes of the arena that blocks have, and of those the idle ones. */
   #arenaBlocks = 0;
   #arenaIdle = 0;
   #largeIdle = 0;
   #slab: Uint8Array<SharedArrayBuffer> | null = null;
+  #slabWords: Int32Array = noWords;
   #slabId = 0;
   #slabUsed = 0;
   readonly #registrations = new Map<ArrayBufferLike, Registration>();
@@ -182,6 +229,7 @@ export class Memory {
     this.#native = native;
     this.arena = arena;
     this.arenaView = arenaView;
+    this.#arenaWords = new NativeInt32Array(arena);
     for (let i = 0; i <= CLASS_CACHED_MAX; i++) this.#free[i] = null;
   }
 
@@ -413,7 +461,7 @@ export class Memory {
     const { block, extra } = slot;
     if (slot.registration !== null) this.#unuse(slot.registration);
     else if (reads && slot.view !== null) {
-      whole = locateView(slot.view) && viewByteLength >= slot.viewOffset + slot.viewLength;
+      whole = holds(slot.view, slot.viewOffset + slot.viewLength);
       if (whole && block !== null) copyIn(slot.view, slot.viewOffset, MathMin(bytes, slot.viewLength), block, block.offset);
     } else if (extra !== null && extra.views !== null) whole = this.#finishVector(block, extra, extra.views, bytes, reads);
     if (block !== null) this.#giveBack(block);
@@ -437,12 +485,11 @@ export class Memory {
     if (!reads || block === null) return true;
     const lengths = extra.viewLengths as readonly number[];
     for (let i = 0; i < views.length; i++) {
-      if (!locateView(views[i] as View) || viewByteLength < (lengths[i] as number)) return false;
+      if (!holds(views[i] as View, lengths[i] as number)) return false;
     }
     let at = 0;
     for (let i = 0; i < views.length && at < bytes; i++) {
       const view = views[i] as View;
-      locateView(view);
       const length = MathMin(lengths[i] as number, bytes - at);
       copyIn(view, 0, length, block, block.offset + at);
       at += length;
@@ -482,25 +529,36 @@ export class Memory {
       const offset = this.#native.arenaAllocate(size);
       if (offset >= 0) {
         this.#arenaBlocks += size;
-        return { memoryId: abi.MEMORY_ARENA, offset, bytes: this.arenaView, memory: this.arena, sizeClass, size, next: null };
+        return {
+          memoryId: abi.MEMORY_ARENA,
+          offset,
+          bytes: this.arenaView,
+          words: this.#arenaWords,
+          memory: this.arena,
+          sizeClass,
+          size,
+          next: null,
+        };
       }
     }
     if (this.#slab === null || this.#slabUsed + size > SLAB_BYTES) {
       const slab = new NativeUint8Array(newMemory(SLAB_BYTES));
       this.#slabId = this.#register(slab);
       this.#slab = slab;
+      this.#slabWords = new NativeInt32Array(slab.buffer);
       this.#slabUsed = 0;
     }
     const offset = this.#slabUsed;
     this.#slabUsed += size;
     const bytes = this.#slab;
-    return { memoryId: this.#slabId, offset, bytes, memory: bytes.buffer, sizeClass, size, next: null };
+    return { memoryId: this.#slabId, offset, bytes, words: this.#slabWords, memory: bytes.buffer, sizeClass, size, next: null };
   }
 
   #ownBlock(size: number, sizeClass: number): Block {
     const memory = newMemory(size);
     const bytes = new NativeUint8Array(memory);
-    return { memoryId: this.#register(bytes), offset: 0, bytes, memory, sizeClass, size, next: null };
+    const words = new NativeInt32Array(memory);
+    return { memoryId: this.#register(bytes), offset: 0, bytes, words, memory, sizeClass, size, next: null };
   }
 
   #giveBack(block: Block): void {

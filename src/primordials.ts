@@ -97,5 +97,6 @@ export const NativePromise = Promise;
  */
 export const settledPromise: Promise<void> = ObjectSetPrototypeOf(Promise.resolve(), null);
 export const NativeUint8Array = Uint8Array;
+export const NativeInt32Array = Int32Array;
 export const NativeSharedArrayBuffer = SharedArrayBuffer;
 export const { setImmediate, setTimeout, clearTimeout } = globalThis;

@@ -56,6 +56,29 @@ test('copies of every size class arrive whole, and the arena is given back', asy
   port.release(whole);
 });
 
+test('small copies at any offset and length, alone and behind others in a vector, touch nothing beside them', async () => {
+  const around = 8;
+  const source = pattern(512, 9);
+  for (let bytes = 1; bytes <= 200; bytes = bytes < 20 || (bytes > 90 && bytes < 100) ? bytes + 1 : bytes + 7) {
+    for (const at of [0, 1, 2, 3]) {
+      const data = source.subarray(at, at + bytes);
+      expect(await write(file, data, { position: 0 })).toBe(bytes);
+      const back = new Uint8Array(bytes + 2 * around).fill(0xa5);
+      expect(await read(file, back, { position: 0, offset: around + at, length: bytes - 1 })).toBe(bytes - 1);
+      const expected = new Uint8Array(bytes + 2 * around).fill(0xa5);
+      expected.set(data.subarray(0, bytes - 1), around + at);
+      expect(back).toEqual(expected);
+
+      // The second view's bytes begin in the block at `at` and the first view's length.
+      const [first, second] = [source.subarray(0, at), source.subarray(at, at + bytes)];
+      expect(await writev(file, [first, second], { position: 0 })).toBe(at + bytes);
+      const views = [new Uint8Array(at), new Uint8Array(bytes)];
+      expect(await readv(file, views, { position: 0 })).toBe(at + bytes);
+      expect(Buffer.concat(views).equals(source.subarray(0, at + bytes))).toBe(true);
+    }
+  }
+});
+
 test('a burst that the arena has no room for works in memory of its own, and is counted', async () => {
   writeFileSync(path, pattern(MIB, 5));
   const before = port.stats().bounceBytes;

@@ -300,6 +300,33 @@ describe.each(kinds)('the arena of %s', (_name, kind) => {
     expect(String((await once(client, 'data'))[0])).toBe('served all the same');
   });
 
+  test('small writes for which it has no block take no more memory than their bytes', async () => {
+    const mine = makePort({ ...kind, arenaBytes: 64 * 1024 });
+    const server = net.createServer({ completionPort: mine });
+    const port = await listen(server);
+    const peers: Socket[] = [];
+    server.on('connection', (socket: Socket) => peers.push(socket));
+    const clients = Array.from({ length: 60 }, () => nodeNet.connect({ port, host: '127.0.0.1' }));
+    for (const client of clients) ends.push(() => client.destroy());
+    const received = clients.map(() => '');
+    for (const [i, client] of clients.entries()) client.on('data', (data) => (received[i] += String(data)));
+    while (peers.length < clients.length) await sleep(5);
+    const texts: string[] = [];
+    const grown: number[] = [];
+    // The first round makes what is made once.
+    for (const of of ['string', 'buffer', 'string', 'buffer']) {
+      const text = String(texts.length).repeat(100);
+      texts.push(text);
+      const before = process.memoryUsage().arrayBuffers;
+      for (const peer of peers) peer.write(of === 'string' ? text : Buffer.from(text));
+      grown.push(process.memoryUsage().arrayBuffers - before);
+      const expected = texts.join('');
+      while (!received.every((each) => each === expected)) await sleep(5);
+    }
+    // With a block of 8 KiB for each: 480 KiB.
+    expect(Math.max(...grown.slice(2)), `of ${grown}`).toBeLessThan(120 * 1024);
+  });
+
   test('chunks that a reader keeps stay what they were, of whatever size, while others come', async () => {
     const mine = makePort(kind);
     const kept = new Map<Socket, Buffer[]>();

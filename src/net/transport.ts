@@ -297,13 +297,13 @@ export class Transport implements BlockHolder {
         return;
       }
     }
-    this.#sendSome(this.#write.setChunk(chunk, encoding, sent) > SMALL_BYTES, typeof chunk === 'string');
+    this.#sendSome(this.#write.setChunk(chunk, encoding, sent), typeof chunk === 'string');
   }
 
   /** Sends several chunks, gathered into as few sends as their size allows. */
   sendPieces(pieces: Piece[], done: Done): void {
     this.#sendDone = done;
-    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES) > SMALL_BYTES, true);
+    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES), true);
   }
 
   #sendNow(from: Buffer, bytes: number): number {
@@ -322,15 +322,16 @@ export class Transport implements BlockHolder {
   }
 
   /**
-   * Fills a block with what comes next and sends it; `now`, in the caller's own call: at once, if that is worth it. One block only: the rest goes
-   * by operations, so that other connections have their turns between them.
+   * Fills a block with what comes next, `most` bytes at most, and sends it; `now`, in the caller's own call: at once, if that is worth it. One block
+   * only: the rest goes by operations, so that other connections have their turns between them.
    */
-  #sendSome(large: boolean, now: boolean): void {
+  #sendSome(most: number, now: boolean): void {
     let block = this.#sendBlock;
     if (block === null) {
+      const large = most > SMALL_BYTES;
       block = this.#blocks.takeForSend(large);
       this.#sendBlockIsOwn = block === null;
-      block ??= Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
+      block ??= Buffer.allocUnsafe(large ? LARGE_BYTES : Math.max(most, 1));
       this.#sendBlock = block;
     }
     let filled = 0;
@@ -393,7 +394,7 @@ export class Transport implements BlockHolder {
         this.#finishSend(cutOff());
       } else {
         this.#owner.touched();
-        this.#sendSome(true, false);
+        this.#sendSome(LARGE_BYTES, false);
       }
     } finally {
       this.#end();

@@ -111,7 +111,7 @@ const wakeMutants = {
   MUTANT_SIGNALS_ALWAYS: ['nothing_slept_over', 'sleep', {}],
   MUTANT_DOZES_LATE: ['nothing_slept_over', 'sleep', {}],
   MUTANT_KEEPS_DOZES: ['nothing_slept_over', 'sleep', {}],
-  MUTANT_FORGETS_CALL: ['nothing_slept_over', 'sleep', {}],
+  MUTANT_TRUSTS_DESCRIPTOR: ['nothing_slept_over', 'sleep', {}],
   MUTANT_TAKES_KICK: ['nothing_slept_over', 'driver', {}],
   MUTANT_KEEPS_KICKED: ['nothing_slept_over', 'driver', {}],
   MUTANT_WAITS_LATE: ['nothing_slept_over', 'driver', {}],

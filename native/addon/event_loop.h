@@ -21,8 +21,11 @@ class EventLoop {
                                           CreateError* error);
   static bool CanInvert(napi_env env);
   static bool HasUv(napi_env env);
-  // A descriptor that is readable while the environment's loop has been sent for, by whomever: libuv's own. -1: none is known.
+  // libuv's own descriptor of a worker's loop, which becomes readable whenever somebody sends for it. -1: none is known, or it is no worker's.
   static int Descriptor(napi_env env);
+  // Whether others have sent for the environment and it hasn't come to that: who sends again, to terminate it, won't make the descriptor readable.
+  // Also where that isn't known. On the loop's thread.
+  static bool IsCalled(napi_env env);
 
   virtual ~EventLoop() = default;  // stops at once; what libuv still holds goes later by itself
   virtual void Ref() = 0;

@@ -44,6 +44,8 @@ bool IsEnding(void* env) {
   return napi_coerce_to_bool(static_cast<napi_env>(env), nullptr, &none) != napi_invalid_arg;
 }
 
+bool IsCalled(void* env) { return EventLoop::IsCalled(static_cast<napi_env>(env)); }
+
 EndedBy EndedByOf(uint32_t by) {
   return by >= static_cast<uint32_t>(EndedBy::kCancel) && by <= static_cast<uint32_t>(EndedBy::kClose) ? static_cast<EndedBy>(by)
                                                                                                        : EndedBy::kCancel;
@@ -110,7 +112,9 @@ PortBinding* PortBinding::New(napi_env env, std::shared_ptr<Port> port, Attachme
   binding->port_ = std::move(port);
   binding->attachment_ = attachment;
   binding->notifier_ = std::move(notifier);
-  if (binding->notifier_ && EventLoop::HasUv(env)) binding->notifier_->LookForEnd(&IsEnding, env, EventLoop::Descriptor(env));
+  if (binding->notifier_ && EventLoop::HasUv(env))
+    binding->notifier_->LookAfter(
+        {.must_leave = &IsEnding, .loop_descriptor = EventLoop::Descriptor(env), .is_called = &IsCalled, .data = env});
   binding->environment_->ports.insert(binding);
   napi_create_reference(env, control, 1, &binding->control_ref_);
   napi_create_reference(env, arena, 1, &binding->arena_ref_);

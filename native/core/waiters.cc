@@ -16,10 +16,11 @@ namespace {
 // where they share one. So a thread whose last sleep was short lets others run before it sleeps, and for a few more times after that.
 constexpr int kYields = 4;
 constexpr auto kShortSleep = std::chrono::microseconds(100);
-
-double MillisecondsUntil(std::chrono::steady_clock::time_point end) {
-  return std::chrono::duration<double, std::milli>(end - std::chrono::steady_clock::now()).count();
-}
+// After so many looks a thread leaves its wait.
+constexpr int kLooksInARow = 25;
+// What Doze may be late by, as a share of its time: a process of low priority has poll(2) wake it up so much later (Linux, fs/select.c,
+// select_estimate_accuracy; others a fifth of it).
+constexpr double kDozeSlack = 0.005;
 }  // namespace
 
 void Wake::Unpark() {
@@ -37,18 +38,11 @@ void Wake::Unpark() {
     condition_.notify_one();
 }
 
-void Wake::LookForEnd(bool (*must_leave)(void*), void* data, int loop_descriptor, std::chrono::milliseconds every) {
-  must_leave_ = must_leave;
-  must_leave_data_ = data;
-  loop_descriptor_ = loop_descriptor;
-  look_every_ = every;
-}
-
 // All that a wake-up touches is out of the caches by then, so little is done in a look: it is taken from within the sleep, without the port's mutex
 // and without JavaScript. And all threads look at the same moments, so that one finds warm what the one before it has brought in.
 // Whoever terminates a thread sends for its event loop, too, as does whoever wants something else of it: one that has slept through a whole interval
-// waits for that instead, leaves its wait once when it comes, and isn't woken for looks meanwhile. The loop stays sent for until it runs, and for as long
-// the thread looks as before.
+// waits for that instead, leaves its wait when it comes, and isn't woken for looks meanwhile. Where the thread can't sleep so, and for a while after it
+// was sent for, it looks, which tells of nothing but its end, and leaves its wait every so many looks for all else.
 // Invariant: `dozes_` is set in the hold of the mutex in which there was no token, with all that EndDoze needs; so who brings one finds it and calls
 // EndDoze, which ends this sleep or the next; and the token is looked for behind each. core/model/sleep.pml has the steps.
 bool Wake::Park(double timeout_ms) {
@@ -63,29 +57,44 @@ bool Wake::Park(double timeout_ms) {
   if (!token_) {
     const auto begin = std::chrono::steady_clock::now();
     const auto until = begin + std::chrono::microseconds(static_cast<int64_t>(std::min(timeout_ms, 1e9) * 1e3));
+    auto looked_since = begin;
     for (auto end = begin; !token_ && end < until;) {
       end = until;
-      if (must_leave_ != nullptr) {
+      if (watch_.must_leave != nullptr) {
         const auto now = std::chrono::steady_clock::now();
-        end = std::min(until, now + (look_every_ - now.time_since_epoch() % look_every_));
+        end = std::min(until, now + (watch_.every - now.time_since_epoch() % watch_.every));
       }
       if (condition_.wait_until(lock, end, [this] { return token_; })) break;
-      if (must_leave_ == nullptr) continue;
-      if (must_leave_(must_leave_data_)) return false;
-      if (loop_descriptor_ < 0 || end >= until || !CanDoze()) continue;
-      dozes_ = true;
-      lock.unlock();
-      const bool quiet = Doze(loop_descriptor_, loop_called_ ? 0 : MillisecondsUntil(until));
-      lock.lock();
-      dozes_ = false;
-      const bool news = !quiet && !loop_called_;
-      loop_called_ = !quiet;
-      if (news && !token_) return false;
+      if (watch_.must_leave == nullptr || end >= until) continue;
+      if (watch_.must_leave(watch_.data)) return false;
+      if (DozeUntil(lock, until, &looked_since)) return false;
     }
     if (token_ && std::chrono::steady_clock::now() - begin < kShortSleep) yields_ = kYields;
   }
   token_ = false;
   return true;
+}
+
+// True: the thread leaves its wait.
+bool Wake::DozeUntil(std::unique_lock<std::mutex>& lock, Time until, Time* looked_since) {
+  const auto row = watch_.every * kLooksInARow;
+  Time now = std::chrono::steady_clock::now();
+  // The rest is slept on the condition, which is exact.
+  const double ms = std::chrono::duration<double, std::milli>(until - now).count() * (1 - kDozeSlack);
+  const bool worth = watch_.loop_descriptor >= 0 && ms > static_cast<double>(watch_.every.count()) && now >= awake_until_;
+  // What the descriptor doesn't tell of comes first: whoever sends for the loop after that makes it readable.
+  if (worth && (watch_.is_called == nullptr || !watch_.is_called(watch_.data)) && CanDoze(watch_.loop_descriptor)) {
+    dozes_ = true;
+    lock.unlock();
+    const bool quiet = Doze(ms);
+    lock.lock();
+    dozes_ = false;
+    now = std::chrono::steady_clock::now();
+    if (!quiet) awake_until_ = now + (row - now.time_since_epoch() % row);
+    if (!quiet || token_) return !quiet && !token_;
+    *looked_since = now;
+  }
+  return now.time_since_epoch() / row != looked_since->time_since_epoch() / row;
 }
 
 void Waiters::ReleaseWaiters() {

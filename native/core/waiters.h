@@ -29,38 +29,45 @@ class Wake {
 
   // Ends the thread's sleep, or the next one if it doesn't sleep.
   void Unpark();
-  // Sleeps until Unpark, at most timeout_ms; false: the thread has to leave its wait, say what LookForEnd was given, or had better do so for a moment,
-  // since its event loop has been sent for. By its own thread only.
+  // Sleeps until Unpark, at most timeout_ms; false: the thread has to leave its wait, say what LookAfter was given, or had better do so for a moment:
+  // its event loop has been sent for, or it couldn't sleep so that this would have been noticed. By its own thread only.
   bool Park(double timeout_ms);
-  // Called in a sleep, on the thread itself, whether it has to leave: a worker is terminated by a flag that only it may read. Every `every`,
-  // multiples of it on the clock; where `loop_descriptor` isn't -1, which is readable while somebody has sent for its event loop, no more between
-  // the first look and that. Before its first Park.
-  void LookForEnd(bool (*must_leave)(void*), void* data, int loop_descriptor = -1, std::chrono::milliseconds every = kLook);
+  // What a thread that sleeps looks after, itself: a worker is terminated by a flag that only it may read.
+  struct Watch {
+    bool (*must_leave)(void*) = nullptr;
+    // Becomes readable, again if it is already, when somebody sends for the thread's event loop, as whoever terminates it does: no look is needed
+    // before that. -1: none.
+    int loop_descriptor = -1;
+    // Whether whoever terminates the thread will find it sent for already, and the descriptor won't tell.
+    bool (*is_called)(void*) = nullptr;
+    void* data = nullptr;
+    // Looks come at multiples of it on the clock. A terminated worker ends within 100 ms (THREAD-05).
+    std::chrono::milliseconds every{80};
+  };
+  // Before its first Park.
+  void LookAfter(const Watch& watch) { watch_ = watch; }
   // Wakes the thread's event loop. Several calls may come out as one.
   virtual void Notify() = 0;
 
-  // A terminated worker ends within 100 ms (THREAD-05).
-  static constexpr std::chrono::milliseconds kLook{80};
-
  protected:
   // On the thread itself, with no EndDoze before it returns. False: this system, or what is short, doesn't let it doze.
-  virtual bool CanDoze() { return false; }
-  // Sleeps until EndDoze, also one that came before, at most timeout_ms; may end early. False: `loop_descriptor` is readable.
-  virtual bool Doze([[maybe_unused]] int loop_descriptor, [[maybe_unused]] double timeout_ms) { return false; }
+  virtual bool CanDoze([[maybe_unused]] int loop_descriptor) { return false; }
+  // Sleeps until EndDoze, also one that came before, at most timeout_ms; may end early. False: `loop_descriptor` has become readable since the last Doze.
+  virtual bool Doze([[maybe_unused]] double timeout_ms) { return false; }
   // Any thread, only once CanDoze has said so.
   virtual void EndDoze() {}
 
  private:
+  using Time = std::chrono::steady_clock::time_point;
+  bool DozeUntil(std::unique_lock<std::mutex>& lock, Time until, Time* looked_since);
+
   std::mutex mutex_;
   std::condition_variable condition_;
   bool token_ = false;
-  bool dozes_ = false;        // who sets the token calls EndDoze
-  bool loop_called_ = false;  // `loop_descriptor_` was readable when it was last looked at
-  int yields_ = 0;            // how many times more Park yields before it sleeps
-  bool (*must_leave_)(void*) = nullptr;
-  void* must_leave_data_ = nullptr;
-  int loop_descriptor_ = -1;
-  std::chrono::milliseconds look_every_ = kLook;
+  bool dozes_ = false;  // who sets the token calls EndDoze
+  Time awake_until_{};  // no Doze before that: the event loop has been sent for, and may be again and again
+  int yields_ = 0;      // how many times more Park yields before it sleeps
+  Watch watch_;
 };
 
 // What the watcher knows of a thread.

@@ -1,13 +1,16 @@
 // See loop_notifier.h.
 #include "posix/loop_notifier.h"
 
-#include <poll.h>
+#include "posix/platform.h"
+
+#if CP_LINUX
+#include <sys/epoll.h>
+#endif
+#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <new>
-
-#include "posix/platform.h"
 
 namespace cp::posix {
 
@@ -33,15 +36,50 @@ void LoopNotifier::ClearNotification() {
   notified_.store(false);
 }
 
-// Linux alone: whether poll(2) tells of a kqueue, which is what libuv waits in elsewhere, could not be tried.
-bool LoopNotifier::CanDoze() { return CP_LINUX && (doze_.descriptor() >= 0 || doze_.Open()); }
-
-// Facts: poll(2); a descriptor of epoll(7) is itself readable while one of its descriptors is ready.
-bool LoopNotifier::Doze(int loop_descriptor, double timeout_ms) {
-  pollfd fds[] = {{doze_.descriptor(), POLLIN, 0}, {loop_descriptor, POLLIN, 0}};
-  if (poll(fds, 2, static_cast<int>(std::clamp(std::ceil(timeout_ms), 0.0, 1e9))) <= 0) return true;
-  if (fds[0].revents != 0) doze_.Clear();
-  return fds[1].revents == 0;
+LoopNotifier::~LoopNotifier() {
+  if (doze_epoll_ >= 0) close(doze_epoll_);
 }
+
+#if CP_LINUX
+
+// The event loop's descriptor is an epoll itself (libuv's), readable while it has events, which is for as long as its thread is here. Each further one
+// is an edge all the same: whoever makes a descriptor ready in it wakes those that watch it (epoll(7); Linux, fs/eventpoll.c, ep_poll_callback).
+// Linux alone: how a kqueue, which is what libuv waits in elsewhere, tells of that could not be tried.
+bool LoopNotifier::CanDoze(int loop_descriptor) {
+  if (doze_epoll_ >= 0) return true;
+  if (doze_.descriptor() < 0 && !doze_.Open()) return false;
+  const int made = epoll_create1(EPOLL_CLOEXEC);
+  if (made < 0) return false;
+  epoll_event own{}, loop{};
+  own.events = EPOLLIN;
+  loop.events = EPOLLIN | EPOLLET;
+  loop.data.u32 = 1;
+  if (epoll_ctl(made, EPOLL_CTL_ADD, doze_.descriptor(), &own) != 0 || epoll_ctl(made, EPOLL_CTL_ADD, loop_descriptor, &loop) != 0) {
+    close(made);
+    return false;
+  }
+  doze_epoll_ = made;
+  return true;
+}
+
+bool LoopNotifier::Doze(double timeout_ms) {
+  epoll_event events[2];
+  const int count = epoll_wait(doze_epoll_, events, 2, static_cast<int>(std::clamp(std::ceil(timeout_ms), 0.0, 1e9)));
+  bool quiet = true;
+  for (int i = 0; i < count; i++) {
+    if (events[i].data.u32 == 1)
+      quiet = false;
+    else
+      doze_.Clear();
+  }
+  return quiet;
+}
+
+#else
+
+bool LoopNotifier::CanDoze(int loop_descriptor) { return Wake::CanDoze(loop_descriptor); }
+bool LoopNotifier::Doze(double timeout_ms) { return Wake::Doze(timeout_ms); }
+
+#endif
 
 }  // namespace cp::posix

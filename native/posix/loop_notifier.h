@@ -16,21 +16,24 @@ class LoopNotifier final : public ThreadNotifier {
   // Null: *error, an errno, says what is short.
   static std::shared_ptr<LoopNotifier> Create(int* error);
 
+  ~LoopNotifier() override;
+
   void Notify() override;
   int notification_fd() const override { return signal_.descriptor(); }
   void ClearNotification() override;
   void RaiseNotification() override;
 
  protected:
-  bool CanDoze() override;
-  bool Doze(int loop_descriptor, double timeout_ms) override;
+  bool CanDoze(int loop_descriptor) override;
+  bool Doze(double timeout_ms) override;
   void EndDoze() override { doze_.Raise(); }
 
  private:
   LoopNotifier() = default;
   SignalDescriptor signal_;
-  // Opened by the first CanDoze; not `signal_`, which the thread's event loop, or a thread that waits for it, may clear.
+  // Both opened by the first CanDoze. Not `signal_`, which the thread's event loop, or a thread that waits for it, may clear.
   SignalDescriptor doze_;
+  int doze_epoll_ = -1;  // watches `doze_` and the event loop's descriptor
   std::atomic<bool> notified_{false};
 };
 

@@ -404,97 +404,110 @@ static Register notified("shared/notified", "an event loop hears of everything t
                          });
 
 // Sleeps of a few intervals, so that calls fall before, into and behind every one of their steps.
-static Register slept(
-    "shared/slept",
-    "a thread that sleeps on its condition, or in the kernel, is woken by each Unpark, and by what calls its event loop once",
+static Register slept("shared/slept",
+                      "a thread that sleeps on its condition, or in the kernel, is woken by each Unpark, and leaves it where it has to",
+                      [](const Context& context) {
+                        int error = 0;
+                        const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
+                        CHECK(notifier != nullptr);
+                        posix::SignalDescriptor loop;
+                        CHECK(loop.Open());
+                        std::atomic<uint32_t> published{0}, seen{0}, looks{0};
+                        std::atomic<bool> stop{false}, leave{false};
+                        struct Asked {
+                          std::atomic<uint32_t>& looks;
+                          std::atomic<bool>& leave;
+                        } asked{looks, leave};
+                        std::atomic<uint32_t> left{0};
+                        constexpr auto kEvery = std::chrono::milliseconds(1);
+                        std::thread thread([&] {
+                          const auto must_leave = [](void* data) {
+                            static_cast<Asked*>(data)->looks++;
+                            return static_cast<Asked*>(data)->leave.load();
+                          };
+                          notifier->LookAfter(
+                              {.must_leave = must_leave, .loop_descriptor = loop.descriptor(), .data = &asked, .every = kEvery});
+                          while (!stop.load()) {
+                            if (!notifier->Park(30'000)) left++;
+                            seen.store(published.load());
+                          }
+                        });
+                        const auto wake = [&](uint32_t mine) {
+                          notifier->Unpark();
+                          const double deadline = MonotonicMs() + 10'000;
+                          while (seen.load() < mine && MonotonicMs() < deadline) std::this_thread::yield();
+                          return seen.load() >= mine;
+                        };
+                        Random random(context.seed);
+                        bool woken = true;
+                        const uint32_t rounds = context.Count(1000);
+                        for (uint32_t i = 1; i <= rounds && woken; i++) {
+                          std::this_thread::sleep_for(std::chrono::microseconds(random.Below(2500)));
+                          published.store(i);
+                          woken = wake(i);
+                          if (random.OneIn(16)) loop.Raise();
+                        }
+                        const uint32_t before = left.load();
+                        leave.store(true);
+                        loop.Raise();  // as whoever terminates it does
+                        const double deadline = MonotonicMs() + 10'000;
+                        while (left.load() == before && MonotonicMs() < deadline) std::this_thread::yield();
+                        const bool told = left.load() > before;
+                        stop.store(true);
+                        notifier->Unpark();
+                        thread.join();
+                        CHECK(woken);
+                        CHECK(told);
+                        CHECK(looks.load() > 0);
+                      });
+
+static Register called(
+    "shared/called", "a long sleep without looks ends whenever the thread's event loop is called; where it may not hear of that it looks",
     [](const Context& context) {
       int error = 0;
       const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
       CHECK(notifier != nullptr);
       posix::SignalDescriptor loop;
       CHECK(loop.Open());
-      std::atomic<uint32_t> published{0}, seen{0}, looks{0};
-      std::atomic<bool> stop{false}, leave{false};
       struct Asked {
-        std::atomic<uint32_t>& looks;
-        std::atomic<bool>& leave;
-      } asked{looks, leave};
-      std::atomic<uint32_t> left{0};
-      constexpr auto kEvery = std::chrono::milliseconds(1);
-      std::thread thread([&] {
-        notifier->LookForEnd(
-            [](void* data) {
-              static_cast<Asked*>(data)->looks++;
-              return static_cast<Asked*>(data)->leave.load();
-            },
-            &asked, loop.descriptor(), kEvery);
-        while (!stop.load()) {
-          if (!notifier->Park(30'000)) left++;
-          seen.store(published.load());
-        }
-      });
-      const auto wake = [&](uint32_t mine) {
-        notifier->Unpark();
-        const double deadline = MonotonicMs() + 10'000;
-        while (seen.load() < mine && MonotonicMs() < deadline) std::this_thread::yield();
-        return seen.load() >= mine;
-      };
-      Random random(context.seed);
-      bool woken = true;
-      const uint32_t rounds = context.Count(1000);
-      for (uint32_t i = 1; i <= rounds && woken; i++) {
-        std::this_thread::sleep_for(std::chrono::microseconds(random.Below(2500)));
-        published.store(i);
-        woken = wake(i);
-        if (i == rounds / 2) loop.Raise();  // from here on it is called: no sleep in the kernel any more
-      }
-      // Who has to leave its wait does so, with the loop called before and after, as one that is terminated.
-      const uint32_t before = left.load();
-      leave.store(true);
-      const double deadline = MonotonicMs() + 10'000;
-      while (left.load() == before && MonotonicMs() < deadline) std::this_thread::yield();
-      const bool told = left.load() > before;
-      stop.store(true);
-      notifier->Unpark();
-      thread.join();
-      CHECK(woken);
-      CHECK(told);
-      CHECK(looks.load() > 0);
-    });
-
-// With looks so far apart that only the event loop's descriptor can bring the thread back. Where a thread can't sleep on it, that is what looks are for.
-static Register called(
-    "shared/called", "a long sleep ends once when the thread's event loop is called, and sleeps without a look until then",
-    [](const Context&) {
-      int error = 0;
-      const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
-      CHECK(notifier != nullptr);
-      posix::SignalDescriptor loop;
-      CHECK(loop.Open());
-      std::atomic<uint32_t> looks{0};
+        std::atomic<uint32_t> looks{0};
+        std::atomic<bool> called{false};
+      } asked;
       const auto look = [](void* data) {
-        ++*static_cast<std::atomic<uint32_t>*>(data);
+        static_cast<Asked*>(data)->looks++;
         return false;
       };
-      notifier->LookForEnd(look, &looks, loop.descriptor(), std::chrono::milliseconds(5));
+      const auto is_called = [](void* data) { return static_cast<Asked*>(data)->called.load(); };
+      notifier->LookAfter({.must_leave = look,
+                           .loop_descriptor = loop.descriptor(),
+                           .is_called = is_called,
+                           .data = &asked,
+                           .every = std::chrono::milliseconds(5)});
+      // The first look, and one or two where the time ends.
       CHECK(notifier->Park(300));
-      CHECK(looks.load() <= 2);  // the first, and one where the time ends
-      std::thread caller([&] {
-        while (looks.load() < 1) std::this_thread::yield();
-        loop.Raise();
-      });
-      looks.store(0);
+      CHECK(asked.looks.load() <= 3);
+      // Into a sleep of some length, again and again; the descriptor stays readable from the first on.
+      Random random(context.seed);
+      for (uint32_t i = 0; i < 5; i++) {
+        asked.looks.store(0);
+        std::thread caller([&, ms = 10 + random.Below(300)] {
+          while (asked.looks.load() < 1) std::this_thread::yield();
+          SleepMs(ms);
+          loop.Raise();
+        });
+        const double begin = MonotonicMs();
+        while (notifier->Park(60'000)) continue;
+        const double took = MonotonicMs() - begin;
+        caller.join();
+        CHECK(took < 30'000);
+      }
+      // Whoever sends again wouldn't be heard: 25 looks, more or less, and then it leaves for all else.
+      asked.called.store(true);
+      asked.looks.store(0);
       CHECK(!notifier->Park(60'000));
-      caller.join();
-      // It stays called. The thread has been told, and looks for itself.
-      looks.store(0);
-      CHECK(notifier->Park(100));
-      CHECK(looks.load() >= 2);
-      loop.Clear();
-      CHECK(notifier->Park(50));
-      looks.store(0);
-      CHECK(notifier->Park(300));
-      CHECK(looks.load() <= 2);
+      asked.looks.store(0);
+      CHECK(!notifier->Park(60'000));
+      CHECK(asked.looks.load() >= 5);
     },
     On::kUring);
 

@@ -103,15 +103,16 @@ export class Blocks {
     }
   }
 
-  /** Whether senders have their share of the arena already. */
-  get sendersAreFull(): boolean {
-    return this.#sending + SMALL_BYTES > this.#sendingMax;
+  /** Whether the senders' share of the arena has room for one more block of this size. */
+  #hasRoomForSend(bytes: number): boolean {
+    return this.#sending + bytes <= this.#sendingMax;
   }
 
-  /** A block for a send, or null if senders have their share of the arena already. */
-  takeForSend(large: boolean): Buffer | null {
+  /** A block for a send of up to so many bytes or, if they are more than a large one has, for the first of them; null if there is none for it. */
+  takeForSend(most: number): Buffer | null {
+    const large = most > SMALL_BYTES;
     const bytes = large ? LARGE_BYTES : SMALL_BYTES;
-    if (this.#sending + bytes > this.#sendingMax) {
+    if (!this.#hasRoomForSend(bytes)) {
       return null;
     }
     const block = this.take(large);
@@ -141,12 +142,13 @@ export class Blocks {
   }
 
   /**
-   * Whether a small send is cheaper at once than as an operation: with few packets at a time there is no call of the kernel that it could share
-   * with others. (http at one connection: 1.05 of node:net at once, 1.18 to 1.26 as an operation; at 64 connections 0.94 and 0.87.) And where it would
-   * need memory beside the arena. (Echo over 8,000 connections on epoll: 1.73 of node:net with 8 KiB of it for each send, 0.80 at once.)
+   * Whether a send of up to so many bytes is cheaper at once than as an operation: with few packets at a time there is no call of the kernel that it
+   * could share with others. (http at one connection: 1.05 of node:net at once, 1.18 to 1.26 as an operation; at 64 connections 0.94 and 0.87.) And
+   * where it would need memory beside the arena. (Echo over 8,000 connections on epoll: 1.80 of node:net with 8 KiB of it for each send, 0.90 at once.)
    */
-  get sendsNow(): boolean {
-    return this.movesNow && (this.#engine.batch <= FEW_PACKETS || this.sendersAreFull);
+  sendsNow(most: number): boolean {
+    if (!this.movesNow) return false;
+    return this.#engine.batch <= FEW_PACKETS || !this.#hasRoomForSend(most > SMALL_BYTES ? LARGE_BYTES : SMALL_BYTES);
   }
 
   /** Sends what the kernel takes at once of the first bytes of a chunk; returns how many that is. */

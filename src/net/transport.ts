@@ -60,6 +60,14 @@ class SendOperation extends SettledOperation {
   }
 }
 
+/**
+ * Memory beside the arena for up to so many bytes, or the first of them. One byte more, so that it isn't full before the last piece, which may be
+ * empty. A large one is used again for what comes then, so it is no part of Buffer's pool, which a script can take away.
+ */
+function ownBlock(most: number): Buffer {
+  return most < SMALL_BYTES ? Buffer.allocUnsafe(most + 1) : Buffer.allocUnsafeSlow(Math.min(most + 1, LARGE_BYTES));
+}
+
 export class Transport implements BlockHolder {
   readonly handle: TcpSocket;
   bytesRead = 0;
@@ -289,7 +297,10 @@ export class Transport implements BlockHolder {
   send(chunk: Buffer | string, encoding: BufferEncoding, done: Done): void {
     this.#sendDone = done;
     let sent = 0;
-    if (typeof chunk !== 'string' && (chunk.length >= SEND_NOW_BYTES ? this.#blocks.movesNow : this.#blocks.sendsNow)) {
+    if (
+      typeof chunk !== 'string' &&
+      (chunk.length >= SEND_NOW_BYTES ? this.#blocks.movesNow : this.#blocks.sendsNow(chunk.length))
+    ) {
       // Right out of the writer's memory, which a script can't take away before this returns: no copy of it is made.
       sent = this.#sendNow(chunk, chunk.length);
       if (sent === chunk.length) {
@@ -303,7 +314,7 @@ export class Transport implements BlockHolder {
   /** Sends several chunks, gathered into as few sends as their size allows. */
   sendPieces(pieces: Piece[], done: Done): void {
     this.#sendDone = done;
-    this.#sendSome(this.#write.setPieces(pieces, SMALL_BYTES), true);
+    this.#sendSome(this.#write.setPieces(pieces, LARGE_BYTES), true);
   }
 
   #sendNow(from: Buffer, bytes: number): number {
@@ -328,17 +339,16 @@ export class Transport implements BlockHolder {
   #sendSome(most: number, now: boolean): void {
     let block = this.#sendBlock;
     if (block === null) {
-      const large = most > SMALL_BYTES;
-      block = this.#blocks.takeForSend(large);
+      block = this.#blocks.takeForSend(most);
       this.#sendBlockIsOwn = block === null;
-      block ??= Buffer.allocUnsafe(large ? LARGE_BYTES : Math.max(most, 1));
+      block ??= ownBlock(most);
       this.#sendBlock = block;
     }
     let filled = 0;
     let sent = 0;
     try {
       filled = this.#write.fill(block);
-      if (now && this.#blocks.sendsNow) {
+      if (now && this.#blocks.sendsNow(most)) {
         sent = this.#sendNow(block, filled);
       }
       if (sent === filled && sent > 0 && !this.#write.empty) {

@@ -1,10 +1,11 @@
 // How a thread of a shared port sleeps (core/waiters.cc, Wake) and is woken, for the model checker spin: on a condition until it has slept through a
 // whole interval, then in the kernel on two descriptors, one of its own and its event loop's (LoopNotifier::Doze). Each stretch under the
-// wake's mutex is one atomic step; each access of a descriptor is a step of its own. Not modelled: time (any sleep on the condition may end by
-// itself, the doze may not), and what the event loop does, which never runs meanwhile.
+// wake's mutex is one atomic step; each access of a descriptor is a step of its own. The event loop never runs meanwhile, so who has been sent for
+// once stays so: a further send makes nothing ready (uv_async_send). Not modelled: time (any sleep on the condition may end by itself, as for a look,
+// the doze may not).
 //
-// Property nothing_slept_over, where nobody can go on: the thread has taken the token of every Unpark, and has come back once for what its event loop was
-// called for, if it has slept in the kernel since; so it learns that it is terminated.
+// Property nothing_slept_over, where nobody can go on: the thread has taken the token of every Unpark, and doesn't doze over a send for its event
+// loop, its own end among them.
 //
 // scripts/model.mjs runs it; README.md says which step is which function.
 
@@ -25,11 +26,11 @@ bool nothing_slept_over;
 #define RULE(name, condition) name = (condition); assert(name)
 
 byte published, seen;
-bool token, dozes, loop_called;  // token_, dozes_, loop_called_, under the mutex
-bool signalled;                  // the condition's
-bool raised;                     // the thread's own descriptor is readable
-bool loop_ready;                 // the event loop's is, for ever: nobody runs it
-bool heard;                      // the thread has left its wait for it
+bool token, dozes;  // token_, dozes_, under the mutex
+bool signalled;     // the condition's
+bool raised;        // the thread's own descriptor is readable
+bool pending;       // the event loop was sent for, perhaps before the thread came here, with the descriptor read empty since
+bool edge;          // its descriptor has become ready, and the doze hasn't told of it yet
 byte times = TIMES;
 
 proctype Waker() {
@@ -52,17 +53,24 @@ proctype Waker() {
   od
 }
 
+// uv_async_send of the handle by which a thread is terminated.
 proctype Caller() {
   byte left = CALLS;
+  bool was;
   do
-  :: left > 0 -> left--; loop_ready = true
+  :: left > 0 ->
+     left--;
+     atomic { was = pending; pending = true };
+     if
+     :: !was -> edge = true
+     :: else
+     fi
   :: break
   od
 }
 
 // Wake::Park again and again. A signal to a condition that nobody waits on is lost, so there is none where a sleep on it begins.
 proctype Sleeper() {
-  bool quiet;
 park:
   atomic {
     if
@@ -75,6 +83,13 @@ end_condition:
   :: signalled -> goto park
   :: times > 0 -> times--; break
   od;
+  // It was sent for: it looks, and doesn't doze.
+#ifndef MUTANT_TRUSTS_DESCRIPTOR
+  if
+  :: pending -> goto park
+  :: else
+  fi;
+#endif
 #ifdef MUTANT_DOZES_LATE
   if
   :: token -> goto park
@@ -94,30 +109,25 @@ end_condition:
   fi;
 #endif
 end_doze:
-  if
-  :: loop_called  // asked, and no more
-  :: !loop_called && (raised || loop_ready)
-  fi;
+  (raised || edge);
   raised = false;
-  quiet = !loop_ready;
-  d_step {
+  edge = false;
 #ifndef MUTANT_KEEPS_DOZES
-    dozes = false;
+  dozes = false;
 #endif
-#ifndef MUTANT_FORGETS_CALL
-    heard = heard || (!quiet && !loop_called);
-#endif
-    loop_called = !quiet
-  };
   goto park
 }
 
 init {
   byte i;
   atomic {
+    if
+    :: pending = true
+    :: skip
+    fi;
     for (i : 1 .. WAKERS) { run Waker() }
     run Caller();
     run Sleeper()
   }
-  d_step { timeout -> RULE(nothing_slept_over, seen == published && !token && (!loop_called || heard) && !(dozes && loop_ready)) }
+  d_step { timeout -> RULE(nothing_slept_over, seen == published && !token && !(dozes && pending)) }
 }

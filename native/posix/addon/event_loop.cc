@@ -11,7 +11,11 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
+#include <memory>
+#include <new>
+#include <vector>
 
 #include "core/assert.h"
 #include "posix/errors.h"
@@ -29,7 +33,8 @@ struct UvHandle {
 using UvCallback = void (*)(UvHandle*);
 using UvPollCallback = void (*)(UvHandle*, int status, int events);
 
-constexpr int kUvIdle = 6, kUvPoll = 8, kUvPrepare = 9;
+constexpr int kUvAsync = 1, kUvCheck = 2, kUvIdle = 6, kUvPoll = 8, kUvPrepare = 9, kUvTimer = 13;
+constexpr int kUvRunDefault = 0;
 constexpr int kUvReadable = 1;
 
 struct Uv {
@@ -46,6 +51,15 @@ struct Uv {
   int (*idle_stop)(UvHandle*);
   int (*backend_fd)(const void* loop);
   int (*backend_timeout)(const void* loop);
+  void* (*default_loop)();
+  size_t (*loop_size)();
+  int (*loop_init)(void* loop);
+  int (*loop_close)(void* loop);
+  int (*run)(void* loop, int mode);
+  void (*walk)(void* loop, void (*each)(UvHandle*, void*), void* data);
+  int (*handle_type)(const UvHandle*);
+  int (*async_init)(void* loop, UvHandle*, UvCallback);
+  int (*async_send)(UvHandle*);
   bool complete;
 };
 
@@ -70,6 +84,15 @@ const Uv& TheUv() {
     look(found.idle_stop, "uv_idle_stop");
     look(found.backend_fd, "uv_backend_fd");
     look(found.backend_timeout, "uv_backend_timeout");
+    look(found.default_loop, "uv_default_loop");
+    look(found.loop_size, "uv_loop_size");
+    look(found.loop_init, "uv_loop_init");
+    look(found.loop_close, "uv_loop_close");
+    look(found.run, "uv_run");
+    look(found.walk, "uv_walk");
+    look(found.handle_type, "uv_handle_get_type");
+    look(found.async_init, "uv_async_init");
+    look(found.async_send, "uv_async_send");
     return found;
   }();
   return uv;
@@ -82,6 +105,73 @@ void* UvLoop(napi_env env) {
   uv_loop_s* loop = nullptr;
   return napi_get_uv_event_loop(env, &loop) == napi_ok ? loop : nullptr;
 }
+
+int LoadWord(const UvHandle* handle, size_t at) {
+  return __atomic_load_n(reinterpret_cast<const int*>(reinterpret_cast<const char*>(handle) + at), __ATOMIC_SEQ_CST);
+}
+
+// Where a uv_async_t says that it was sent and its callback hasn't been called (uv.h, `pending`; src/unix/async.c: uv_async_send sets it, and makes
+// the loop's descriptor readable only if it wasn't; uv__async_io reads the descriptor empty, and then calls one handle after the other).
+// Found on a handle of a loop of our own: the word that a send changes from 0. 0: not found. Where it isn't for lack of a descriptor, it is tried again.
+size_t PendingOffset() {
+  static std::atomic<size_t> known{0};
+  if (const size_t at = known.load()) return at;
+  const Uv& uv = TheUv();
+  const size_t bytes = uv.handle_size(kUvAsync);
+  const std::unique_ptr<char[]> loop(new (std::nothrow) char[uv.loop_size()]()), memory(new (std::nothrow) char[bytes]()),
+      before(new (std::nothrow) char[bytes]);
+  if (!loop || !memory || !before || uv.loop_init(loop.get()) != 0) return 0;
+  auto* const handle = reinterpret_cast<UvHandle*>(memory.get());
+  size_t at = 0;
+  if (uv.async_init(loop.get(), handle, [](UvHandle*) {}) == 0) {
+    std::memcpy(before.get(), memory.get(), bytes);
+    uv.async_send(handle);
+    unsigned changed = 0;
+    for (size_t word = 0; word + sizeof(int) <= bytes; word += sizeof(int)) {
+      if (std::memcmp(before.get() + word, memory.get() + word, sizeof(int)) == 0) continue;
+      changed++;
+      int was;
+      std::memcpy(&was, before.get() + word, sizeof(was));
+      at = was == 0 ? word : 0;
+    }
+    // More than one: this libuv does it in another way, and nothing is known.
+    if (changed != 1) at = 0;
+    uv.close(handle, nullptr);
+  }
+  uv.run(loop.get(), kUvRunDefault);
+  uv.loop_close(loop.get());
+  known.store(at);
+  return at;
+}
+
+// The handles that a loop has.
+struct LoopHandles {
+  struct Each {
+    const UvHandle* handle;
+    int type;
+  };
+  std::vector<Each> found;
+
+  static void Collect(UvHandle* handle, void* into) {
+    const int type = TheUv().handle_type(handle);
+    if (type == kUvAsync || type == kUvCheck || type == kUvIdle || type == kUvPrepare || type == kUvTimer)
+      static_cast<LoopHandles*>(into)->found.push_back({handle, type});
+  }
+  bool Has(const char* address, int type) const {
+    return std::any_of(found.begin(), found.end(),
+                       [&](const Each& each) { return reinterpret_cast<const char*>(each.handle) == address && each.type == type; });
+  }
+  // Whether an async handle is the one by which others send for the environment itself, to terminate it above all (src/env.h, task_queues_async_): it
+  // stands behind five others in one object. Where none does, as it may be in a later Node, none is known.
+  bool IsEnvironments(const UvHandle* async) const {
+    const char* at = reinterpret_cast<const char*>(async);
+    for (const int before : {kUvCheck, kUvPrepare, kUvIdle, kUvCheck, kUvTimer}) {
+      at -= TheUv().handle_size(before);
+      if (!Has(at, before)) return false;
+    }
+    return true;
+  }
+};
 
 // The uv handles of one loop. They outlive the EventLoop until libuv has closed them; an asynchronous clean-up hook keeps the
 // environment for so long.
@@ -354,9 +444,30 @@ std::unique_ptr<EventLoop> Open(napi_env env, LoopSource& source, Port* driven, 
 }  // namespace
 
 bool EventLoop::HasUv(napi_env env) { return UvLoop(env) != nullptr; }
+
 int EventLoop::Descriptor(napi_env env) {
   void* const loop = UvLoop(env);
-  return loop == nullptr ? -1 : TheUv().backend_fd(loop);
+  // The main thread's may not watch anything yet; nobody terminates it. A worker's does before any script runs there: the script comes by a message.
+  return loop == nullptr || loop == TheUv().default_loop() ? -1 : TheUv().backend_fd(loop);
+}
+
+bool EventLoop::IsCalled(napi_env env) {
+  void* const loop = UvLoop(env);
+  const size_t pending_at = PendingOffset();
+  if (loop == nullptr || pending_at == 0) return true;
+  LoopHandles handles;
+  TheUv().walk(loop, &LoopHandles::Collect, &handles);
+  const UvHandle* own = nullptr;
+  unsigned count = 0;
+  bool any = false;
+  for (const LoopHandles::Each& each : handles.found) {
+    if (each.type != kUvAsync) continue;
+    any = any || LoadWord(each.handle, pending_at) != 0;
+    if (!handles.IsEnvironments(each.handle)) continue;
+    own = each.handle;
+    count++;
+  }
+  return count == 1 ? LoadWord(own, pending_at) != 0 : any;
 }
 bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
 

@@ -212,6 +212,7 @@ class CallLoop final : public EventLoop {
 
 bool EventLoop::HasUv(napi_env) { return false; }
 int EventLoop::Descriptor(napi_env) { return -1; }
+bool EventLoop::IsCalled(napi_env) { return true; }
 bool EventLoop::CanInvert(napi_env) { return false; }
 
 std::unique_ptr<EventLoop> EventLoop::Start(napi_env env, LoopSource& source, Port*, Mode, void (*wake)(void*), void* data,

@@ -82,15 +82,23 @@ bool Wake::DozeUntil(std::unique_lock<std::mutex>& lock, Time until, Time* looke
   // The rest is slept on the condition, which is exact.
   const double ms = std::chrono::duration<double, std::milli>(until - now).count() * (1 - kDozeSlack);
   const bool worth = watch_.loop_descriptor >= 0 && ms > static_cast<double>(watch_.every.count()) && now >= awake_until_;
-  // What the descriptor doesn't tell of comes first: whoever sends for the loop after that makes it readable.
-  if (worth && (watch_.is_called == nullptr || !watch_.is_called(watch_.data)) && CanDoze(watch_.loop_descriptor)) {
+  // Whoever sends for something else than the thread's end may say what it is only after that (Node's RequestInterrupt): JavaScript runs once more.
+  if (leaves_again_) {
+    leaves_again_ = false;
+    return true;
+  }
+  // What the descriptor doesn't tell of is asked before the sleep: whoever sends for the loop after that makes it readable.
+  if (worth && CanDoze(watch_.loop_descriptor) && (watch_.is_called == nullptr || !watch_.is_called(watch_.data))) {
     dozes_ = true;
     lock.unlock();
     const bool quiet = Doze(ms);
     lock.lock();
     dozes_ = false;
     now = std::chrono::steady_clock::now();
-    if (!quiet) awake_until_ = now + (row - now.time_since_epoch() % row);
+    if (!quiet) {
+      awake_until_ = now + (row - now.time_since_epoch() % row);
+      leaves_again_ = true;
+    }
     if (!quiet || token_) return !quiet && !token_;
     *looked_since = now;
   }

@@ -64,9 +64,10 @@ class Wake {
   std::mutex mutex_;
   std::condition_variable condition_;
   bool token_ = false;
-  bool dozes_ = false;  // who sets the token calls EndDoze
-  Time awake_until_{};  // no Doze before that: the event loop has been sent for, and may be again and again
-  int yields_ = 0;      // how many times more Park yields before it sleeps
+  bool dozes_ = false;         // who sets the token calls EndDoze
+  bool leaves_again_ = false;  // at the next look
+  Time awake_until_{};         // no Doze before that: the event loop has been sent for, and may be again and again
+  int yields_ = 0;             // how many times more Park yields before it sleeps
   Watch watch_;
 };
 

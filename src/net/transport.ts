@@ -62,7 +62,7 @@ class SendOperation extends SettledOperation {
 
 /**
  * Memory beside the arena for up to so many bytes, or the first of them. One byte more, so that it isn't full before the last piece, which may be
- * empty. A large one is used again for what comes then, so it is no part of Buffer's pool, which a script can take away.
+ * empty. A large one is used again for what comes then, so it is no part of Buffer's pool, which a script can take away; a small one is filled once.
  */
 function ownBlock(most: number): Buffer {
   return most < SMALL_BYTES ? Buffer.allocUnsafe(most + 1) : Buffer.allocUnsafeSlow(Math.min(most + 1, LARGE_BYTES));
@@ -348,7 +348,7 @@ export class Transport implements BlockHolder {
     let sent = 0;
     try {
       filled = this.#write.fill(block);
-      if (now && this.#blocks.sendsNow(most)) {
+      if (now && (this.#sendBlockIsOwn ? this.#blocks.movesNow : this.#blocks.sendsNow(most))) {
         sent = this.#sendNow(block, filled);
       }
       if (sent === filled && sent > 0 && !this.#write.empty) {

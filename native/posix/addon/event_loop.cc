@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "core/assert.h"
 #include "posix/errors.h"
@@ -112,17 +112,19 @@ int LoadWord(const UvHandle* handle, size_t at) {
 
 // Where a uv_async_t says that it was sent and its callback hasn't been called (uv.h, `pending`; src/unix/async.c: uv_async_send sets it, and makes
 // the loop's descriptor readable only if it wasn't; uv__async_io reads the descriptor empty, and then calls one handle after the other).
-// Found on a handle of a loop of our own: the word that a send changes from 0. 0: not found. Where it isn't for lack of a descriptor, it is tried again.
+// Found on a handle of a loop of our own: the word that a send changes from 0. Where a descriptor or memory is short it is tried again.
+constexpr size_t kNotFound = 0, kUnlike = SIZE_MAX;
+
 size_t PendingOffset() {
-  static std::atomic<size_t> known{0};
-  if (const size_t at = known.load()) return at;
+  static std::atomic<size_t> known{kNotFound};
+  if (const size_t at = known.load()) return at == kUnlike ? kNotFound : at;
   const Uv& uv = TheUv();
   const size_t bytes = uv.handle_size(kUvAsync);
   const std::unique_ptr<char[]> loop(new (std::nothrow) char[uv.loop_size()]()), memory(new (std::nothrow) char[bytes]()),
       before(new (std::nothrow) char[bytes]);
-  if (!loop || !memory || !before || uv.loop_init(loop.get()) != 0) return 0;
+  if (!loop || !memory || !before || uv.loop_init(loop.get()) != 0) return kNotFound;
   auto* const handle = reinterpret_cast<UvHandle*>(memory.get());
-  size_t at = 0;
+  size_t at = kNotFound;
   if (uv.async_init(loop.get(), handle, [](UvHandle*) {}) == 0) {
     std::memcpy(before.get(), memory.get(), bytes);
     uv.async_send(handle);
@@ -132,16 +134,16 @@ size_t PendingOffset() {
       changed++;
       int was;
       std::memcpy(&was, before.get() + word, sizeof(was));
-      at = was == 0 ? word : 0;
+      at = was == 0 && word != 0 ? word : kUnlike;
     }
-    // More than one: this libuv does it in another way, and nothing is known.
-    if (changed != 1) at = 0;
+    // Not one: this libuv does it in another way.
+    if (changed != 1) at = kUnlike;
     uv.close(handle, nullptr);
   }
   uv.run(loop.get(), kUvRunDefault);
   uv.loop_close(loop.get());
   known.store(at);
-  return at;
+  return at == kUnlike ? kNotFound : at;
 }
 
 // The handles that a loop has.
@@ -150,15 +152,23 @@ struct LoopHandles {
     const UvHandle* handle;
     int type;
   };
-  std::vector<Each> found;
+  // The environment's own are among the first.
+  static constexpr size_t kMax = 64;
+  Each found[kMax];
+  size_t count = 0;
+  bool all = true;
 
   static void Collect(UvHandle* handle, void* into) {
     const int type = TheUv().handle_type(handle);
-    if (type == kUvAsync || type == kUvCheck || type == kUvIdle || type == kUvPrepare || type == kUvTimer)
-      static_cast<LoopHandles*>(into)->found.push_back({handle, type});
+    if (type != kUvAsync && type != kUvCheck && type != kUvIdle && type != kUvPrepare && type != kUvTimer) return;
+    auto* handles = static_cast<LoopHandles*>(into);
+    if (handles->count == kMax)
+      handles->all = false;
+    else
+      handles->found[handles->count++] = {handle, type};
   }
   bool Has(const char* address, int type) const {
-    return std::any_of(found.begin(), found.end(),
+    return std::any_of(found, found + count,
                        [&](const Each& each) { return reinterpret_cast<const char*>(each.handle) == address && each.type == type; });
   }
   // Whether an async handle is the one by which others send for the environment itself, to terminate it above all (src/env.h, task_queues_async_): it
@@ -454,20 +464,21 @@ int EventLoop::Descriptor(napi_env env) {
 bool EventLoop::IsCalled(napi_env env) {
   void* const loop = UvLoop(env);
   const size_t pending_at = PendingOffset();
-  if (loop == nullptr || pending_at == 0) return true;
+  if (loop == nullptr || pending_at == kNotFound) return true;
   LoopHandles handles;
   TheUv().walk(loop, &LoopHandles::Collect, &handles);
   const UvHandle* own = nullptr;
-  unsigned count = 0;
-  bool any = false;
-  for (const LoopHandles::Each& each : handles.found) {
+  unsigned owns = 0;
+  bool any = !handles.all;
+  for (size_t i = 0; i < handles.count; i++) {
+    const LoopHandles::Each& each = handles.found[i];
     if (each.type != kUvAsync) continue;
     any = any || LoadWord(each.handle, pending_at) != 0;
     if (!handles.IsEnvironments(each.handle)) continue;
     own = each.handle;
-    count++;
+    owns++;
   }
-  return count == 1 ? LoadWord(own, pending_at) != 0 : any;
+  return owns == 1 ? LoadWord(own, pending_at) != 0 : any;
 }
 bool EventLoop::CanInvert(napi_env env) { return HasUv(env); }
 

@@ -168,7 +168,7 @@ test.each(['io_uring', 'epoll'])(
 );
 
 // Five threads that looked every 80 ms would be scheduled 62 times in a second; each comes back to JavaScript every 2 s at that age, or more rarely.
-test.runIf(process.platform === 'linux').each(['io_uring', 'epoll'])(
+test.each(['io_uring', 'epoll'])(
   '%s: workers that have waited for long sleep, and are there for a packet, and for a heap snapshot',
   { timeout: 60_000 },
   (backend) => {

@@ -403,15 +403,25 @@ static Register notified("shared/notified", "an event loop hears of everything t
                            CHECK(!lost.load());
                          });
 
+// What a thread sleeps by, and what stands in for the descriptor of its event loop.
+struct Bed {
+  Bed() {
+    int error = 0;
+    notifier = posix::LoopNotifier::Create(&error);
+    CHECK(notifier != nullptr);
+    CHECK(loop.Open());
+  }
+  std::shared_ptr<posix::LoopNotifier> notifier;
+  posix::SignalDescriptor loop;
+};
+
 // Sleeps of a few intervals, so that calls fall before, into and behind every one of their steps.
 static Register slept("shared/slept",
                       "a thread that sleeps on its condition, or in the kernel, is woken by each Unpark, and leaves it where it has to",
                       [](const Context& context) {
-                        int error = 0;
-                        const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
-                        CHECK(notifier != nullptr);
-                        posix::SignalDescriptor loop;
-                        CHECK(loop.Open());
+                        Bed bed;
+                        const auto& notifier = bed.notifier;
+                        posix::SignalDescriptor& loop = bed.loop;
                         std::atomic<uint32_t> published{0}, seen{0}, looks{0};
                         std::atomic<bool> stop{false}, leave{false};
                         struct Asked {
@@ -464,11 +474,9 @@ static Register slept("shared/slept",
 static Register called(
     "shared/called", "a long sleep without looks ends whenever the thread's event loop is called; where it may not hear of that it looks",
     [](const Context& context) {
-      int error = 0;
-      const std::shared_ptr<posix::LoopNotifier> notifier = posix::LoopNotifier::Create(&error);
-      CHECK(notifier != nullptr);
-      posix::SignalDescriptor loop;
-      CHECK(loop.Open());
+      Bed bed;
+      const auto& notifier = bed.notifier;
+      posix::SignalDescriptor& loop = bed.loop;
       struct Asked {
         std::atomic<uint32_t> looks{0};
         std::atomic<bool> called{false};
